@@ -1,0 +1,95 @@
+"""The LISA decoder: reads the likelihood prediction out of one feature of the side network.
+
+Shapes: B batch, F frames, C feature channels, h w feature cells, H W latent cells.
+Source: the authors' image decoder (Wang et al., "LISA", arXiv:2606.27192), applied frame by frame.
+It serves training only; generation never needs it.
+"""
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
+from diffusers.models.modeling_utils import ModelMixin
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.nn import functional
+
+TIME_EMBEDDING_DIM = 256
+MIN_CHANNELS = 64
+POINTWISE_FROM_CHANNELS = 512
+
+
+class LisaDecoder(ModelMixin, ConfigMixin):
+    """Feature (B*F, C, h, w) -> likelihood prediction (B, C_latent, F, H, W).
+
+    Config: `in_channels`, channels C of the tapped feature; `latent_channels`, channels of the
+    latent; `upsample_steps`, number of 2x steps from the feature's cells to the latent's.
+    The last convolution is zero-initialised, so a new decoder predicts 0.
+    """
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(self, in_channels: int, latent_channels: int, upsample_steps: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.time_projection = nn.Linear(TIME_EMBEDDING_DIM, in_channels)
+        self.upsample_steps = upsample_steps
+        self.convs = nn.ModuleList()
+        channels = in_channels
+        for step in range(upsample_steps):
+            narrowed = narrowed_channels(channels)
+            pointwise = step == 0 and channels >= POINTWISE_FROM_CHANNELS
+            self.convs.append(_same_size_conv(channels, narrowed, kernel=1 if pointwise else 3))
+            channels = narrowed
+        if upsample_steps == 0:
+            self.convs.append(_same_size_conv(channels, channels, kernel=3))
+        self.conv_out = _same_size_conv(channels, latent_channels, kernel=3)
+        nn.init.zeros_(self.conv_out.weight)
+        assert self.conv_out.bias is not None
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(
+        self,
+        feature: Tensor,
+        timesteps: Tensor,
+        num_frames: int,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """Predict `regression target - prior prediction`, in the backbone's parametrisation.
+
+        `feature` is (B*F, C, h, w), frames of a clip adjacent; `timesteps` (B,) holds one timestep
+        per clip, shared by its `num_frames` frames. `size` (H, W) is the latent's size; None stands
+        for exactly 2^upsample_steps times the feature's. It has to be given where the latent's
+        size is odd on the way down, because a UNet's downsampling rounds up.
+        """
+        full = _doubled(feature.shape[-2:], self.upsample_steps) if size is None else size
+        time = get_timestep_embedding(
+            timesteps, TIME_EMBEDDING_DIM, flip_sin_to_cos=True, downscale_freq_shift=0
+        )
+        time = functional.silu(self.time_projection(time.to(feature.dtype)))
+        hidden = feature + repeat(time, "b c -> (b f) c 1 1", f=num_frames)
+        for step, conv in enumerate(self.convs):
+            hidden = functional.silu(conv(hidden))
+            steps_left = self.upsample_steps - 1 - step
+            if steps_left >= 0:
+                hidden = functional.interpolate(hidden, _halved(full, steps_left), mode="nearest")
+        assert hidden.shape[-2:] == torch.Size(full), (hidden.shape, full)
+        prediction: Tensor = self.conv_out(hidden)
+        return rearrange(prediction, "(b f) c h w -> b c f h w", f=num_frames)
+
+
+def narrowed_channels(channels: int) -> int:
+    """Channels after one upsampling step: half, but not below 64 and never more than before."""
+    return min(channels, max(channels // 2, MIN_CHANNELS))
+
+
+def _same_size_conv(channels_in: int, channels_out: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2)
+
+
+def _doubled(size: tuple[int, int] | torch.Size, times: int) -> tuple[int, int]:
+    height, width = size
+    return height << times, width << times
+
+
+def _halved(size: tuple[int, int], times: int) -> tuple[int, int]:
+    """`size` after `times` stride-2 convolutions with padding 1: halves rounded up."""
+    height, width = size
+    return -(-height >> times), -(-width >> times)
