@@ -36,11 +36,10 @@ def alignment_loss(
 ) -> AlignmentTerms:
     """Mean squared error per frame, then averaged over frames with `frame_weights`.
 
-    `prediction` and `target` are (B, C, F, h, w); `frame_weights` is (B, F), not negative, and None
-    weighs every frame alike, which equals the plain mean squared error. Computed in float32 at
-    least. A frame whose weight is 0 (or not a number) is left out before any arithmetic, so NaN
-    in it reaches neither the loss nor a gradient; if no frame has weight, the loss is 0 and still
-    has a (zero) gradient.
+    `prediction` and `target` are (B, C, F, h, w); `frame_weights` is (B, F), and None weighs every
+    frame alike, which equals the plain mean squared error. Computed in float32 at least. A frame
+    whose weight is not above 0 is left out before any arithmetic, so NaN in it reaches neither
+    the loss nor a gradient; if no frame has weight, the loss is 0 and still has a (zero) gradient.
     """
     assert prediction.shape == target.shape, (prediction.shape, target.shape)
     batch, _, frames, _, _ = prediction.shape

@@ -18,7 +18,7 @@ MIN_CHANNELS = 64
 POINTWISE_FROM_CHANNELS = 512
 
 
-class LisaDecoder(ModelMixin, ConfigMixin):
+class LisaDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Feature (B*F, C, h, w) -> likelihood prediction (B, C_latent, F, H, W).
 
     Config: `in_channels`, channels C of the tapped feature; `latent_channels`, channels of the
