@@ -1,0 +1,1 @@
+"""Rendered articulated figures: the data of the embedded backbones, of the demos and of the tests."""

@@ -1,0 +1,99 @@
+"""Settings of the figures set and of the backbone trained on it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lisa_video.errors import UserError
+
+
+@dataclass(frozen=True)
+class FiguresConfig:
+    """What to render."""
+
+    clips: int = 4000
+    """Number of clips."""
+    frames: int = 16
+    """Frames per clip."""
+    fps: float = 10.0
+    """Frames per second."""
+    size: int = 64
+    """Width and height in pixels."""
+    mocap_share: float = 0.6
+    """Share of the clips moved by motion capture; the rest moves procedurally."""
+    held_out: list[str] = field(default_factory=lambda: ["dance_b", "run", "kick"])
+    """Recordings kept for evaluation: never rendered into the training split."""
+    seed: int = 0
+    """Seed of every random choice."""
+    workers: int = 2
+    """Rendering processes."""
+
+    def __post_init__(self) -> None:
+        if self.clips < 1 or self.frames < 1 or self.size < 16:
+            raise UserError("figures: clips and frames must be at least 1 and size at least 16")
+        if not 0 <= self.mocap_share <= 1:
+            raise UserError(f"figures.mocap_share={self.mocap_share}: must lie in [0, 1]")
+
+
+@dataclass(frozen=True)
+class VaeConfig:
+    """The image autoencoder."""
+
+    channels: list[int] = field(default_factory=lambda: [32, 48, 64, 96])
+    """Width of each level; each level but the last halves the resolution."""
+    latent_channels: int = 8
+    """Channels of the latent."""
+    steps: int = 2600
+    """Optimizer steps."""
+    batch_size: int = 16
+    """Frames per step."""
+    lr: float = 1.5e-3
+    """Peak learning rate of AdamW; one-cycle schedule."""
+    kl_weight: float = 1e-5
+    """Weight of the KL term, per latent element."""
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The motion UNet and its text encoder, trained together."""
+
+    channels: list[int] = field(default_factory=lambda: [64, 96, 128])
+    """Width of each level."""
+    layers_per_block: int = 1
+    """Residual blocks per level of the encoder."""
+    text_width: int = 128
+    """Width of the text encoder and of the cross attention."""
+    frames: int = 8
+    """Frames per training clip."""
+    image_steps: int = 2000
+    """First steps, on single frames: appearance and captions are learned there."""
+    video_steps: int = 5500
+    """Further steps, on clips."""
+    batch_size: int = 8
+    """Clips per step; single frames come batch_size * frames at a time."""
+    lr: float = 4e-4
+    """Peak learning rate of AdamW; warm-up, then cosine to zero."""
+    timestep_shift: float = 2.0
+    """Above 1 draws timesteps towards high noise."""
+    text_dropout: float = 0.1
+    """Share of captions replaced by the empty one, for classifier-free guidance."""
+    ema: float = 0.999
+    """Decay of the averaged weights, which are the ones saved."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Train the embedded AnimateDiff backbone on rendered figures, from nothing."""
+
+    output: Path = Path("outputs/pretrain")
+    """Folder of the run: rendered frames, checkpoints of each stage and the finished `backbone/`."""
+    figures: FiguresConfig = field(default_factory=FiguresConfig)
+    vae: VaeConfig = field(default_factory=VaeConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    seed: int = 0
+    """Seed of initial weights, batches and noise."""
+    checkpoint_minutes: float = 3.0
+    """Minutes between checkpoints; a repeated command goes on from the last."""
+    threads: int = 0
+    """Torch threads; 0 takes torch's default."""

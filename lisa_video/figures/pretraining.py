@@ -1,0 +1,419 @@
+"""Train the embedded AnimateDiff checkpoint: image VAE, then motion UNet with its text encoder.
+
+Every part is a plain diffusers / transformers model, saved together as an `AnimateDiffPipeline` folder.
+
+Shape legend: N clips, B batch, F frames, C latent channels, H W pixels, h w latent cells, L tokens, D text width.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import (
+    AnimateDiffPipeline,
+    AutoencoderKL,
+    DDIMScheduler,
+    MotionAdapter,
+    UNetMotionModel,
+)
+from diffusers.training_utils import EMAModel
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from lisa_video.figures.config import FiguresConfig, PretrainConfig, UNetConfig, VaeConfig
+from lisa_video.figures.dataset import render_clips
+from lisa_video.predictions import add_noise, regression_target
+
+_MAX_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class FigureFrames:
+    """All rendered clips.
+
+    Attributes:
+        frames: uint8 (N, F, H, W, 3).
+        keypoints: float32 (N, F, 1, 18, 3), pixels and confidence.
+        captions: N sentences.
+    """
+
+    frames: np.ndarray
+    keypoints: np.ndarray
+    captions: list[str]
+
+
+def pretrain(config: PretrainConfig, motion_folder: Path) -> Path:
+    """Run every stage that is not finished yet and return the folder of the checkpoint."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    figures = rendered_figures(config.figures, config.output, motion_folder)
+    vae = train_vae(config, figures)
+    tokenizer = train_tokenizer(figures.captions, config.output / "tokenizer")
+    return train_unet(config, figures, vae, tokenizer)
+
+
+# ---------------------------------------------------------------- data
+
+
+def rendered_figures(config: FiguresConfig, folder: Path, motion_folder: Path) -> FigureFrames:
+    """Render the training split into `folder`, or read it back if it was rendered there before."""
+    path = folder / "figures.npz"
+    settings = json.dumps(asdict(config) | {"workers": None}, sort_keys=True)
+    if path.exists():
+        with np.load(path, allow_pickle=False) as stored:
+            if str(stored["settings"]) == settings:
+                captions = [str(caption) for caption in stored["captions"]]
+                return FigureFrames(stored["frames"], stored["keypoints"], captions)
+    rendering = render_clips(config, motion_folder)
+    clips = list(tqdm(rendering, total=config.clips, desc="render", unit="clip"))
+    figures = FigureFrames(
+        frames=np.stack([clip.frames for clip in clips]),
+        keypoints=np.stack([clip.keypoints for clip in clips]),
+        captions=[clip.caption for clip in clips],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(
+        temporary,
+        frames=figures.frames,
+        keypoints=figures.keypoints,
+        captions=np.array(figures.captions),
+        settings=np.array(settings),
+    )
+    os.replace(temporary, path)
+    return figures
+
+
+def to_pixels(frames: np.ndarray) -> Tensor:
+    """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [-1, 1]."""
+    return rearrange(torch.from_numpy(frames), "... h w c -> ... c h w").float() / 127.5 - 1
+
+
+# ---------------------------------------------------------------- resumable optimisation
+
+
+class _Stage:
+    """Steps of one training stage with a progress bar, one learning-rate schedule and checkpoints."""
+
+    def __init__(
+        self, name: str, config: PretrainConfig, modules: dict[str, nn.Module], lr: float, steps: int
+    ) -> None:
+        self.name, self.steps, self.modules = name, steps, modules
+        self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=0.01)
+        warmup = max(1, min(200, steps // 10))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer,
+            lambda step: min(1.0, (step + 1) / warmup)
+            * (0.5 + 0.5 * float(np.cos(np.pi * min(step / steps, 1)))),
+        )
+        self.path = config.output / f"{name}.pt"
+        self.log_path = config.output / f"{name}.jsonl"
+        self.every = 60 * config.checkpoint_minutes
+        self.step = 0
+        self.extra: dict[str, Any] = {}
+        if self.path.exists():
+            state = torch.load(self.path, weights_only=True)
+            for key, module in modules.items():
+                module.load_state_dict(state["modules"][key])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.step, self.extra = state["step"], state["extra"]
+
+    def run(self) -> Iterator[int]:
+        """Yield step numbers from where the last run stopped; the caller calls `update` in each."""
+        saved = time.monotonic()
+        with tqdm(total=self.steps, initial=self.step, desc=self.name, unit="step") as self.bar:
+            while self.step < self.steps:
+                yield self.step
+                self.step += 1
+                self.bar.update()
+                if time.monotonic() - saved > self.every or self.step == self.steps:
+                    self.save()
+                    saved = time.monotonic()
+
+    def update(self, loss: Tensor, **figures: float) -> None:
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+        if self.step % 20 == 0:
+            row = {"step": self.step, "loss": loss.item(), **figures}
+            self.bar.set_postfix({k: f"{v:.4f}" for k, v in row.items() if k != "step"})
+            with self.log_path.open("a") as log:
+                log.write(json.dumps(row) + "\n")
+
+    def save(self) -> None:
+        state = {
+            "modules": {key: module.state_dict() for key, module in self.modules.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "step": self.step,
+            "extra": self.extra,
+        }
+        temporary = self.path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.path)
+
+
+def _step_generator(seed: int, stage: int, step: int) -> torch.Generator:
+    """Randomness of one step, the same whether or not the run was interrupted."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + stage) * 10_000_019 + step)
+
+
+# ---------------------------------------------------------------- autoencoder
+
+
+def build_vae(config: VaeConfig, size: int) -> AutoencoderKL:
+    """A plain diffusers `AutoencoderKL` that reduces by 2 per level after the first."""
+    levels = len(config.channels)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=tuple(config.channels),
+        layers_per_block=1,
+        latent_channels=config.latent_channels,
+        norm_num_groups=8,
+        sample_size=size,
+        mid_block_add_attention=False,
+    )
+
+
+def train_vae(config: PretrainConfig, figures: FigureFrames) -> AutoencoderKL:
+    """Reconstruct single frames: L1 on pixels and on their differences, plus a weak KL term."""
+    torch.manual_seed(config.seed)
+    vae = build_vae(config.vae, config.figures.size)
+    stage = _Stage("vae", config, {"vae": vae}, config.vae.lr, config.vae.steps)
+    clips, frames = figures.frames.shape[:2]
+    for step in stage.run():
+        generator = _step_generator(config.seed, 1, step)
+        picks = torch.randint(clips * frames, (config.vae.batch_size,), generator=generator)
+        pixels = to_pixels(figures.frames.reshape(-1, *figures.frames.shape[2:])[picks.numpy()])
+        posterior = vae.encode(pixels).latent_dist
+        decoded = vae.decode(posterior.sample(generator)).sample
+        pixel = F.l1_loss(decoded, pixels)
+        edges = sum(F.l1_loss(decoded.diff(dim=d), pixels.diff(dim=d)) for d in (-1, -2))
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        loss = pixel + edges + config.vae.kl_weight * posterior.mean[0].numel() * kl
+        stage.update(loss, pixel=pixel.item(), kl=kl.item())
+    vae.eval().requires_grad_(False)
+    sample = to_pixels(figures.frames[:: max(1, clips // 64), 0])
+    std = vae.encode(sample).latent_dist.mean.std().item()
+    vae.register_to_config(scaling_factor=1 / std)
+    return vae
+
+
+@torch.no_grad()
+def _encode_all(vae: AutoencoderKL, figures: FigureFrames, path: Path) -> Tensor:
+    """Scaled latents of every clip: float16 (N, F, C, h, w), kept beside the run."""
+    if path.exists():
+        stored: Tensor = torch.load(path, weights_only=True)
+        return stored
+    latents = torch.stack(
+        [
+            (vae.encode(to_pixels(clip)).latent_dist.mean * vae.config.scaling_factor).half()
+            for clip in tqdm(figures.frames, desc="encode", unit="clip")
+        ]
+    )
+    temporary = path.with_suffix(".tmp")
+    torch.save(latents, temporary)
+    os.replace(temporary, path)
+    return latents
+
+
+# ---------------------------------------------------------------- text
+
+
+def train_tokenizer(captions: list[str], folder: Path) -> CLIPTokenizer:
+    """A CLIP tokenizer whose byte-pair vocabulary is learned from the captions; it can spell any text."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learner.normalizer = normalizers.Lowercase()
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    learner.decoder = decoders.BPEDecoder(suffix="</w>")
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
+    )
+    learner.train_from_iterator(captions, trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    merges = json.loads(learner.to_str())["model"]["merges"]
+    pieces = [*alphabet, *(letter + "</w>" for letter in alphabet)]
+    pieces += ["".join(pair) for pair in merges]
+    pieces = list(dict.fromkeys(pieces)) + ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
+    lines = [" ".join(pair) for pair in merges]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(lines) + "\n")
+    return CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=_MAX_TOKENS
+    )
+
+
+def build_text_encoder(config: UNetConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A two-layer CLIP text encoder."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.text_width,
+            intermediate_size=2 * config.text_width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=_MAX_TOKENS,
+            projection_dim=config.text_width,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+# ---------------------------------------------------------------- motion UNet
+
+
+def build_unet(config: UNetConfig, latent_channels: int, latent_size: int) -> UNetMotionModel:
+    """A plain diffusers `UNetMotionModel` with cross attention and motion modules at every level."""
+    levels = len(config.channels)
+    return UNetMotionModel(
+        sample_size=latent_size,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        down_block_types=("CrossAttnDownBlockMotion",) * levels,
+        up_block_types=("CrossAttnUpBlockMotion",) * levels,
+        block_out_channels=tuple(config.channels),
+        layers_per_block=config.layers_per_block,
+        cross_attention_dim=config.text_width,
+        num_attention_heads=4,
+        motion_num_attention_heads=4,
+        motion_max_seq_length=32,
+        use_motion_mid_block=True,
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """v-prediction with zero terminal SNR (Lin et al., arXiv:2305.08891), so that t = 999 is pure noise."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+    )
+
+
+def train_unet(
+    config: PretrainConfig, figures: FigureFrames, vae: AutoencoderKL, tokenizer: CLIPTokenizer
+) -> Path:
+    """Train on single frames, then on clips; save the averaged weights as an AnimateDiff folder."""
+    settings = config.unet
+    latents = _encode_all(vae, figures, config.output / "latents.pt")
+    torch.manual_seed(config.seed + 1)
+    unet = build_unet(settings, config.vae.latent_channels, latents.shape[-1])
+    text_encoder = build_text_encoder(settings, tokenizer)
+    scheduler = build_scheduler()
+    signal = scheduler.alphas_cumprod.sqrt()
+    noise_level = (1 - scheduler.alphas_cumprod).sqrt()
+    tokens = tokenizer(
+        [*figures.captions, ""], padding="max_length", truncation=True, return_tensors="pt"
+    ).input_ids
+    stage = _Stage(
+        "unet",
+        config,
+        {"unet": unet, "text_encoder": text_encoder},
+        settings.lr,
+        settings.image_steps + settings.video_steps,
+    )
+    average = EMAModel(stage.parameters, decay=settings.ema, use_ema_warmup=True, power=0.75)
+    if stage.extra:
+        average.load_state_dict(stage.extra)
+    unet.train()
+    for step in stage.run():
+        generator = _step_generator(config.seed, 2, step)
+        clean, ids = _unet_batch(latents, tokens, settings, step, generator)
+        batch, frames = clean.shape[0], clean.shape[2]
+        timesteps = shifted_timesteps(batch, settings.timestep_shift, generator)
+        a, s = (
+            rearrange(table[timesteps], "b -> b 1 1 1 1") for table in (signal, noise_level)
+        )
+        noise = torch.randn(clean.shape, generator=generator)
+        target = regression_target("v_prediction", clean, noise, a, s)
+        text = text_encoder(ids).last_hidden_state
+        predicted = unet(
+            add_noise(clean, noise, a, s), timesteps, repeat(text, "b l d -> (b f) l d", f=frames)
+        ).sample
+        stage.update(F.mse_loss(predicted, target))
+        average.step(stage.parameters)
+        stage.extra = average.state_dict()
+    average.copy_to(stage.parameters)
+    return save_checkpoint(
+        config.output / "backbone", vae, text_encoder, tokenizer, unet, scheduler
+    )
+
+
+def shifted_timesteps(batch: int, shift: float, generator: torch.Generator) -> Tensor:
+    """Timesteps in 0..999, shift > 1 towards high noise: u -> shift u / (1 + (shift - 1) u) (SD3, arXiv:2403.03206)."""
+    uniform = torch.rand(batch, generator=generator)
+    shifted = shift * uniform / (1 + (shift - 1) * uniform)
+    return (shifted * 1000).long().clamp(0, 999)
+
+
+def _unet_batch(
+    latents: Tensor, tokens: Tensor, settings: UNetConfig, step: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Clean latents (B, C, F, h, w) and token ids (B, L) of one step."""
+    clips, length = latents.shape[:2]
+    video = step >= settings.image_steps
+    frames = settings.frames if video else 1
+    batch = settings.batch_size * (1 if video else settings.frames)
+    picks = torch.randint(clips, (batch,), generator=generator)
+    starts = torch.randint(length - frames + 1, (batch,), generator=generator)
+    window = starts[:, None] + torch.arange(frames)
+    clean = rearrange(latents[picks[:, None], window].float(), "b f c h w -> b c f h w")
+    dropped = torch.rand(batch, generator=generator) < settings.text_dropout
+    return clean, tokens[torch.where(dropped, clips, picks)]
+
+
+def save_checkpoint(
+    folder: Path,
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    unet: UNetMotionModel,
+    scheduler: DDIMScheduler,
+) -> Path:
+    """Write a complete `AnimateDiffPipeline` folder in float16 safetensors."""
+    # The pipeline's class lists a motion adapter; with a UNetMotionModel it is never read, so it is minimal.
+    adapter = MotionAdapter(block_out_channels=(8,), motion_norm_num_groups=4, motion_num_attention_heads=1)
+    pipeline = AnimateDiffPipeline(
+        vae=vae,
+        text_encoder=text_encoder.eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        motion_adapter=adapter,
+        scheduler=scheduler,
+    )
+    pipeline.to(dtype=torch.float16)
+    pipeline.save_pretrained(folder)
+    # transformers loads in the dtype that config.json names, diffusers in float32: name the same.
+    path = folder / "text_encoder" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2))
+    return folder
