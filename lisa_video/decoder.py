@@ -6,9 +6,9 @@ It serves training only; generation never needs it.
 """
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import get_timestep_embedding
-from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,7 +28,7 @@ class LisaDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, in_channels: int, latent_channels: int, upsample_steps: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.time_projection = nn.Linear(TIME_EMBEDDING_DIM, in_channels)
         self.upsample_steps = upsample_steps
         self.convs = nn.ModuleList()
