@@ -44,7 +44,7 @@ class VaeConfig:
     """Width of each level; each level but the last halves the resolution."""
     latent_channels: int = 8
     """Channels of the latent."""
-    steps: int = 2600
+    steps: int = 2400
     """Optimizer steps."""
     batch_size: int = 16
     """Frames per step."""
@@ -95,5 +95,28 @@ class PretrainConfig:
     """Seed of initial weights, batches and noise."""
     checkpoint_minutes: float = 3.0
     """Minutes between checkpoints; a repeated command goes on from the last."""
+    threads: int = 0
+    """Torch threads; 0 takes torch's default."""
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Train the keypoint network that scores generated figures."""
+
+    output: Path = Path("outputs/detector")
+    """Folder of the finished network; must not exist."""
+    figures: FiguresConfig = field(default_factory=FiguresConfig)
+    rendered: Path = Path("outputs/pretrain")
+    """Folder with the frames that `pretrain.py` rendered; they are rendered there if absent."""
+    vae: Path | None = None
+    """Backbone folder whose VAE degrades half of the frames, as generated ones are degraded."""
+    steps: int = 2500
+    """Optimizer steps."""
+    batch_size: int = 48
+    """Frames per step."""
+    lr: float = 2e-3
+    """Peak learning rate of AdamW; one cycle."""
+    seed: int = 0
+    """Seed of initial weights, batches and augmentation."""
     threads: int = 0
     """Torch threads; 0 takes torch's default."""

@@ -201,8 +201,9 @@ def train_vae(config: PretrainConfig, figures: FigureFrames) -> AutoencoderKL:
         generator = _step_generator(config.seed, 1, step)
         picks = torch.randint(clips * frames, (config.vae.batch_size,), generator=generator)
         pixels = to_pixels(figures.frames.reshape(-1, *figures.frames.shape[2:])[picks.numpy()])
-        posterior = vae.encode(pixels).latent_dist
-        decoded = vae.decode(posterior.sample(generator)).sample
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = vae.encode(pixels).latent_dist
+            decoded = vae.decode(posterior.sample(generator)).sample.float()
         pixel = F.l1_loss(decoded, pixels)
         edges = sum(F.l1_loss(decoded.diff(dim=d), pixels.diff(dim=d)) for d in (-1, -2))
         kl = posterior.kl().mean() / posterior.mean[0].numel()

@@ -1,0 +1,107 @@
+"""The model card of a backbone trained on the figures: data, command, losses and samples, from the run itself."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AnimateDiffPipeline
+from PIL import Image
+from tqdm import tqdm
+
+from lisa_video.figures.config import PretrainConfig
+
+SAMPLE_PROMPTS = (
+    "a tall person in a red shirt and blue trousers walking, white wall, side view",
+    "a slim person in a yellow shirt and black shorts dancing, green wall, front view",
+    "a sturdy person in a white shirt and purple trousers doing jumping jacks, grey wall, front view",
+    "a short person in a green shirt and orange trousers squatting, blue wall, side view",
+    "a tall person in a pink shirt and grey trousers waving, black wall, front view",
+    "a slim person in a blue shirt and red trousers doing a cartwheel, yellow wall, side view",
+)
+_GUIDANCE, _STEPS = 3.0, 25
+
+
+def write_model_card(config: PretrainConfig, folder: Path) -> None:
+    """Write README.md and samples.png into the checkpoint's folder."""
+    _draw_samples(config, folder)
+    (folder / "README.md").write_text(_card(config))
+
+
+def _draw_samples(config: PretrainConfig, folder: Path) -> None:
+    pipeline = AnimateDiffPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    rows = []
+    for prompt in tqdm(SAMPLE_PROMPTS, desc="samples", unit="clip"):
+        clip = pipeline(
+            prompt,
+            num_frames=config.unet.frames,
+            height=config.figures.size,
+            width=config.figures.size,
+            num_inference_steps=_STEPS,
+            guidance_scale=_GUIDANCE,
+            generator=torch.Generator().manual_seed(config.seed),
+            output_type="np",
+        ).frames[0]
+        rows.append(np.concatenate(list(clip), axis=1))
+    sheet = (np.concatenate(rows) * 255).round().astype(np.uint8)
+    Image.fromarray(sheet).save(folder / "samples.png")
+
+
+def _last_losses(path: Path, count: int = 25) -> tuple[float, int]:
+    """Mean of the last logged losses and the last step."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    losses = [row["loss"] for row in rows[-count:]]
+    return sum(losses) / len(losses), rows[-1]["step"]
+
+
+def _card(config: PretrainConfig) -> str:
+    unet, vae, figures = config.unet, config.vae, config.figures
+    vae_loss, vae_step = _last_losses(config.output / "vae.jsonl")
+    unet_loss, unet_step = _last_losses(config.output / "unet.jsonl")
+    prompts = "\n".join(f"{row}. {prompt}" for row, prompt in enumerate(SAMPLE_PROMPTS, 1))
+    return f"""---
+license: apache-2.0
+library_name: diffusers
+pipeline_tag: text-to-video
+---
+# Figures: a small AnimateDiff backbone
+
+A complete `AnimateDiffPipeline` checkpoint for {figures.size}x{figures.size} video of articulated figures, trained from nothing
+by this repository. It is the default main network of lisa_video's demo and tests; it is no model of real people.
+
+```python
+from diffusers import AnimateDiffPipeline
+pipeline = AnimateDiffPipeline.from_pretrained("data/embedded/animatediff/backbone")
+video = pipeline("{SAMPLE_PROMPTS[0]}",
+                 num_frames={unet.frames}, height={figures.size}, width={figures.size}, guidance_scale={_GUIDANCE}).frames[0]
+```
+
+## Data
+{figures.clips} clips of {figures.frames} frames at {figures.fps:g} frames per second, rendered by `lisa_video.figures`: random builds,
+clothes, walls and cameras; {figures.mocap_share:.0%} moved by motion capture (DeepMimic's recordings, as shipped by PyPI `pybullet`), the rest
+procedurally. The recordings {", ".join(figures.held_out)} are held out for evaluation.
+
+## Training
+`python pipelines/pretrain.py --config configs/animatediff/pretrain.yaml`, seed {config.seed}, CPU ({platform.machine()}), torch {version("torch")},
+diffusers {version("diffusers")}.
+
+| part | steps | batch | loss over the last logged steps |
+| --- | --- | --- | --- |
+| `AutoencoderKL`, {vae.latent_channels} channels, /{2 ** (len(vae.channels) - 1)} | {vae_step} | {vae.batch_size} frames | {vae_loss:.4f} (L1 of pixels and edges, KL {vae.kl_weight:g}) |
+| `UNetMotionModel` {tuple(unet.channels)} and `CLIPTextModel` | {unet_step} ({unet.image_steps} on single frames) | {unet.batch_size} clips x {unet.frames} frames | {unet_loss:.4f} (v-prediction, zero terminal SNR, timestep shift {unet.timestep_shift:g}) |
+
+AdamW, warm-up and cosine; captions dropped with probability {unet.text_dropout:g} for classifier-free guidance; the averaged weights (decay
+{unet.ema:g}) are the ones saved. Training clips have {unet.frames} frames; the motion modules take up to 32.
+
+## Samples
+Seed {config.seed}, {_STEPS} DDIM steps, guidance {_GUIDANCE:g}, no control; one row per prompt, time from left to right.
+
+![samples](samples.png)
+
+{prompts}
+"""
