@@ -1,0 +1,106 @@
+"""Clips in a folder, as other programs leave them: videos, folders of images, or arrays.
+
+Shapes: F frames, H W pixels.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lisa_video.errors import UserError
+
+VIDEO_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".mkv", ".avi")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+ARRAY_SUFFIX = ".npy"
+
+
+def find_clips(folder: Path) -> dict[str, Path]:
+    """Clips of a folder by stem, sorted: videos, `.npy` arrays and sub-folders of images.
+
+    Other files and hidden ones are passed over. Raises UserError where the folder is missing, has
+    no clip, or two clips share a stem.
+    """
+    clips: dict[str, Path] = {}
+    for path in _entries(folder):
+        if path.is_dir():
+            known, stem = bool(_images(path)), path.name
+        else:
+            known, stem = path.suffix.lower() in (*VIDEO_SUFFIXES, ARRAY_SUFFIX), path.stem
+        if known and stem in clips:
+            raise UserError(f"{folder}: both {clips[stem].name} and {path.name} are clip '{stem}'")
+        if known:
+            clips[stem] = path
+    if not clips:
+        kinds = ", ".join((*VIDEO_SUFFIXES, ARRAY_SUFFIX))
+        raise UserError(f"{folder}: no clip here ({kinds} or folders of images)")
+    return clips
+
+
+def find_poses(folder: Path) -> dict[str, Path]:
+    """Pose files (`.npz`) of a folder by stem, sorted; raises UserError where there is none."""
+    poses = {path.stem: path for path in _entries(folder) if path.suffix.lower() == ".npz"}
+    if not poses:
+        raise UserError(f"{folder}: no pose file (.npz) here")
+    return poses
+
+
+def read_clip(path: Path) -> NDArray[np.uint8]:
+    """Frames uint8 (F, H, W, 3), RGB, of one clip from `find_clips`.
+
+    Raises UserError naming the file where it cannot be read or its frames differ in size.
+    """
+    if path.is_dir():
+        return _read_images(path)
+    if path.suffix.lower() == ARRAY_SUFFIX:
+        return _read_array(path)
+    from lisa_video.video import read_video
+
+    return read_video(path).frames
+
+
+def _read_images(folder: Path) -> NDArray[np.uint8]:
+    import cv2
+
+    frames: list[NDArray[np.uint8]] = []
+    for path in _images(folder):
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise UserError(f"{path}: cannot be read as an image")
+        if frames and image.shape != frames[0].shape:
+            height, width = frames[0].shape[:2]
+            raise UserError(
+                f"{path}: {image.shape[1]}x{image.shape[0]} pixels, "
+                f"while the frames before it have {width}x{height}"
+            )
+        frames.append(image.astype(np.uint8, copy=False))
+    return np.stack(frames)
+
+
+def _read_array(path: Path) -> NDArray[np.uint8]:
+    try:
+        frames = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read as a NumPy array: {error}") from None
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
+        raise UserError(
+            f"{path}: holds {frames.dtype} {frames.shape}, a clip is uint8 (frames, H, W, 3)"
+        )
+    return frames
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _images(folder: Path) -> list[Path]:
+    """Images in the order of the numbers in their names, so that 10.png follows 9.png."""
+
+    def key(path: Path) -> list[tuple[int, str]]:
+        parts = re.split(r"(\d+)", path.name)
+        return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+    return sorted((p for p in _entries(folder) if p.suffix.lower() in IMAGE_SUFFIXES), key=key)

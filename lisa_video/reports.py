@@ -1,0 +1,55 @@
+"""What jobs leave behind: a table on the terminal and the same as a JSON file."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lisa_video import __version__
+from lisa_video.errors import UserError
+
+
+def check_new_file(path: Path) -> None:
+    """Raises UserError where `path` exists already or lies in no folder."""
+    if path.exists():
+        raise UserError(f"{path}: exists already; give another name or remove it first")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"{path}: its folder does not exist; create it first")
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `values` as JSON, whole or not at all; errors as in `check_new_file`.
+
+    NaN and infinity are not JSON: give None for a value that does not exist.
+    """
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    check_new_file(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot write this file: {error.strerror}") from None
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lines of aligned columns: the first to the left, the others to the right."""
+    table = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    )
+
+
+def package_versions(*packages: str) -> dict[str, str]:
+    """Versions of Python, of lisa_video and of the installed distributions named."""
+    own = {"python": platform.python_version(), "lisa_video": __version__}
+    return own | {package: version(package) for package in packages}
