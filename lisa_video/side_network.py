@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
@@ -20,6 +21,7 @@ from torch.nn import functional
 
 from lisa_video.errors import UserError
 from lisa_video.injection import MID, InjectionPoint, SideResiduals, injection_points
+from lisa_video.loading import load_pretrained
 
 if TYPE_CHECKING:
     from lisa_video.backbones.animatediff import AnimateDiffBackbone
@@ -97,6 +99,9 @@ class TemporalSideNetwork(ModelMixin, ConfigMixin):
         backbone_fingerprint: str = "",
     ) -> None:
         super().__init__()
+        if not injection:
+            known = ", ".join(injection_points(unet_config))
+            raise UserError(f"side network: injection names no point, there is {known}")
         self.injection_points = _named(injection, injection_points(unet_config), "injection")
         self.tap_points = _named(taps, self.injection_points, "taps")
         # The backbone's own class builds the encoder, so every weight matches by name and shape.
@@ -189,6 +194,15 @@ class TemporalSideNetwork(ModelMixin, ConfigMixin):
             ),
             taps={name: features[name] for name in self.tap_points},
         )
+
+
+def load_side_network(path: str | PathLike[str]) -> TemporalSideNetwork:
+    """The side network saved in a folder, in float32 and eval mode.
+
+    Raises UserError where the folder does not hold a loadable side network.
+    """
+    side: TemporalSideNetwork = load_pretrained(TemporalSideNetwork, path)
+    return side
 
 
 def _named(

@@ -18,7 +18,6 @@ import transformers
 from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
-    ModelMixin,
     MotionAdapter,
     SchedulerMixin,
     UNet2DConditionModel,
@@ -26,10 +25,11 @@ from diffusers import (
 )
 from einops import rearrange, repeat
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from lisa_video.errors import UserError
 from lisa_video.injection import MID, InjectionPoint, SideResiduals, injection_points
+from lisa_video.loading import diffusers_silent, first_line, load_pretrained
 from lisa_video.predictions import PredictionType
 
 # Per component: the library, the classes that model_index.json may name (None: any scheduler).
@@ -362,9 +362,10 @@ def _model_index(path: str | PathLike[str], hub: dict[str, Any]) -> dict[str, An
     if not folder.is_dir() and (folder.is_absolute() or fspath(path).count("/") != 1):
         raise UserError(f"{path}: no such folder, and no hub name of the form owner/name")
     try:
-        return dict(DiffusionPipeline.load_config(fspath(path), **hub))
+        with diffusers_silent():
+            return dict(DiffusionPipeline.load_config(fspath(path), **hub))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no checkpoint there: {_first_line(error)}") from None
+        raise UserError(f"{path}: no checkpoint there: {first_line(error)}") from None
 
 
 def _load_component(
@@ -383,7 +384,7 @@ def _load_component(
         raise UserError(f"{path}: {name} is {entry[0]}.{class_name}, expected {expected}")
     if Path(path).is_dir() and not (Path(path) / name).is_dir():
         raise UserError(f"{path}: folder {name}/ is missing")
-    return _load(loader, path, subfolder=name, **hub)
+    return load_pretrained(loader, path, subfolder=name, **hub)
 
 
 def _is_scheduler(loader: object) -> bool:
@@ -398,36 +399,10 @@ def _with_motion(
 ) -> UNetMotionModel:
     if motion_adapter is None:
         raise UserError(f"{path}: its UNet has no motion modules, name a motion adapter for it")
-    adapter = _load(MotionAdapter, motion_adapter, local_files_only=local_files_only)
+    adapter = load_pretrained(MotionAdapter, motion_adapter, local_files_only=local_files_only)
     try:
         return UNetMotionModel.from_unet2d(unet, adapter)
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"{motion_adapter}: does not fit the UNet of {path}: {_first_line(error)}"
+            f"{motion_adapter}: does not fit the UNet of {path}: {first_line(error)}"
         ) from None
-
-
-def _load(loader: Any, path: str | PathLike[str], subfolder: str = "", **hub: Any) -> Any:
-    """`from_pretrained` in float32, from safetensors; what goes wrong becomes one line."""
-    try:
-        return loader.from_pretrained(
-            fspath(path), subfolder=subfolder, **_weight_options(loader), **hub
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        where = Path(path) / subfolder
-        raise UserError(
-            f"{where}: not a loadable {loader.__name__}: {_first_line(error)}"
-        ) from None
-
-
-def _weight_options(loader: type) -> dict[str, Any]:
-    if issubclass(loader, ModelMixin):
-        return {"torch_dtype": torch.float32, "use_safetensors": True}
-    if issubclass(loader, PreTrainedModel):
-        return {"dtype": torch.float32, "use_safetensors": True}
-    return {}
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
