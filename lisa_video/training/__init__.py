@@ -1,0 +1,1 @@
+"""Training a side network on a frozen backbone: settings, losses, probe, checkpoints, the loop."""

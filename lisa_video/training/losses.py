@@ -1,0 +1,139 @@
+"""The losses of both objectives, as METHOD's one line says: main + alignment_weight * alignment.
+
+Shapes: B batch, F frames, C latent channels, H W pixels, h w latent cells, L tokens, D text width.
+Source: Wang et al., "LISA", arXiv:2606.27192.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from lisa_video.alignment import AlignmentTerms, alignment_loss, likelihood_target
+from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.injection import SideResiduals
+from lisa_video.predictions import add_noise, regression_target
+from lisa_video.side_network import SideOutput
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What guides the backbone and the side network."""
+
+    text: Tensor
+    """(B, L, D), in the backbone's dtype."""
+    pose_frames: Tensor
+    """Drawn poses: float32 (B, F, 3, H, W) in [0, 1]; black where there is no pose."""
+    frame_weights: Tensor
+    """(B, F) in [0, 1]. They weigh the alignment loss alone: it asks what the pose adds, which
+    means nothing in a frame without one, while the main loss asks for the video, which such a frame
+    shows as well as any other."""
+
+
+@dataclass(frozen=True)
+class NoisedLatents:
+    """Latents on their way to noise, and what the backbone should predict there."""
+
+    noisy: Tensor
+    """x_t: float32 (B, C, F, h, w)."""
+    target: Tensor
+    """Regression target of the backbone's prediction type: float32 (B, C, F, h, w)."""
+    timesteps: Tensor
+    """Long (B,)."""
+
+
+@dataclass(frozen=True)
+class LisaObjective:
+    """What the LISA objective adds to the plain one."""
+
+    decoder: nn.Module
+    """A `LisaDecoder`, bare or wrapped for distributed training."""
+    tap: str
+    """Injection point whose feature it reads."""
+    weight: float
+    """lambda."""
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The loss of a batch and its parts: float32 scalars; all but `total` are detached."""
+
+    total: Tensor
+    """main + weight * alignment, with gradient."""
+    main: Tensor
+    """Mean squared error of the controlled prediction."""
+    alignment: AlignmentTerms | None = None
+    """The alignment loss, unweighted, with its frames; None under the plain objective."""
+    prior: Tensor | None = None
+    """Mean squared error of the prior prediction; None under the plain objective, which never makes
+    that prediction."""
+
+
+def noise_latents(
+    backbone: AnimateDiffBackbone, latents: Tensor, noise: Tensor, timesteps: Tensor
+) -> NoisedLatents:
+    """Noise latents (B, C, F, h, w) to `timesteps` (B,), in float32 whatever their dtype."""
+    clean = latents.float()
+    a, s = backbone.signal_and_noise(timesteps)
+    return NoisedLatents(
+        noisy=add_noise(clean, noise, a, s),
+        target=regression_target(backbone.prediction_type, clean, noise, a, s),
+        timesteps=timesteps,
+    )
+
+
+def training_losses(
+    backbone: AnimateDiffBackbone,
+    side_network: nn.Module,
+    noised: NoisedLatents,
+    conditions: Conditions,
+    lisa: LisaObjective | None,
+) -> LossTerms:
+    """Losses of the LISA objective, or of the plain one where `lisa` is None.
+
+    `side_network` is a `TemporalSideNetwork`, bare or wrapped for mixed precision and distributed
+    training. The backbone runs in its own dtype, every loss is computed in float32.
+    """
+    side: SideOutput = side_network(
+        noised.noisy, noised.timesteps, conditions.text.float(), conditions.pose_frames
+    )
+    noisy = noised.noisy.to(backbone.dtype)
+    residuals = in_dtype(side.residuals, backbone.dtype)
+    if lisa is None:
+        controlled = backbone.predict(noisy, noised.timesteps, conditions.text, residuals)
+        main = mse_loss(controlled.float(), noised.target)
+        return LossTerms(total=main, main=main.detach())
+
+    controlled, prior = backbone.predict_with_prior(
+        noisy, noised.timesteps, conditions.text, residuals
+    )
+    main = mse_loss(controlled.float(), noised.target)
+    frames, size = noisy.shape[2], tuple(noisy.shape[-2:])
+    alignment = alignment_loss(
+        lisa.decoder(side.taps[lisa.tap], noised.timesteps, frames, size),
+        likelihood_target(noised.target, prior.float()),
+        conditions.frame_weights,
+    )
+    return LossTerms(
+        total=main + lisa.weight * alignment.loss,
+        main=main.detach(),
+        alignment=alignment,
+        prior=mse_loss(prior.float(), noised.target),
+    )
+
+
+def explained_share(controlled_loss: float, prior_loss: float) -> float:
+    """1 - mse(controlled, target) / mse(prior, target), of which the prior loss is above 0.
+
+    That is the share of the likelihood target, target - prior, which controlled - prior accounts
+    for: 0 where control does nothing, negative where it makes the prediction worse.
+    """
+    return 1 - controlled_loss / prior_loss
+
+
+def in_dtype(residuals: SideResiduals, dtype: torch.dtype) -> SideResiduals:
+    """Residuals in the dtype of the activations that they are added to."""
+    return SideResiduals({name: value.to(dtype) for name, value in residuals.points.items()})

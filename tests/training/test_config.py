@@ -1,0 +1,66 @@
+"""Settings refuse what makes no sense, and name the key."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lisa_video.errors import UserError
+from lisa_video.training.config import (
+    AlignmentConfig,
+    BackboneConfig,
+    DataConfig,
+    EmaConfig,
+    OptimizerConfig,
+    ProbeConfig,
+    SideNetworkConfig,
+    TimestepConfig,
+    TrainConfig,
+)
+
+
+def config(**changes: Any) -> TrainConfig:
+    settings: dict[str, Any] = {
+        "backbone": BackboneConfig("backbone"),
+        "data": DataConfig(Path("clips")),
+        "output": Path("run"),
+    }
+    return TrainConfig(**(settings | changes))
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: BackboneConfig(""), "backbone.path"),
+        (lambda: DataConfig(Path(), frames=0), "data.frames"),
+        (lambda: DataConfig(Path(), batch_size=0), "data.batch_size"),
+        (lambda: DataConfig(Path(), size=(64, 0)), "data.size"),
+        (lambda: SideNetworkConfig(injection=[]), "side_network.injection"),
+        (lambda: AlignmentConfig(weight=0.0), "alignment.weight"),
+        (lambda: AlignmentConfig(weight=float("nan")), "alignment.weight"),
+        (lambda: OptimizerConfig(lr=-1e-5), "optimizer.lr"),
+        (lambda: OptimizerConfig(lr=float("inf")), "optimizer.lr"),
+        (lambda: OptimizerConfig(betas=(0.9, 1.0)), "optimizer.betas"),
+        (lambda: OptimizerConfig(max_grad_norm=0), "optimizer.max_grad_norm"),
+        (lambda: OptimizerConfig(gradient_accumulation_steps=0), "gradient_accumulation_steps"),
+        (lambda: EmaConfig(decay=1.0), "ema.decay"),
+        (lambda: TimestepConfig(shift=0.0), "timesteps.shift"),
+        (lambda: ProbeConfig(clips=1), "probe.clips"),
+        (lambda: config(steps=0), "steps"),
+        (lambda: config(seed=-1), "seed"),
+        (lambda: config(text_dropout=1.5), "text_dropout"),
+        (lambda: config(pose_dropout=-0.1), "pose_dropout"),
+    ],
+)
+def test_refusals_name_the_key(make: Any, key: str) -> None:
+    with pytest.raises(UserError, match=key) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_tap_must_be_an_injection_point_under_lisa() -> None:
+    subset = SideNetworkConfig(injection=["down_1", "mid"])
+    with pytest.raises(UserError, match=r"alignment\.tap=down_5.*down_1, mid"):
+        config(side_network=subset)
+    config(side_network=subset, objective="plain")
+    config(side_network=subset, alignment=AlignmentConfig(tap="mid"))

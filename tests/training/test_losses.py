@@ -1,0 +1,137 @@
+"""The losses against METHOD's formulas, written out by hand on a tiny model.
+
+B batch, F frames, C latent channels, h w latent cells.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.decoder import LisaDecoder
+from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.training.losses import (
+    Conditions,
+    LisaObjective,
+    NoisedLatents,
+    explained_share,
+    noise_latents,
+    training_losses,
+)
+from tests.tiny import awakened, epsilon_scheduler, model_inputs, tiny_backbone
+
+TAP = "down_2"
+WEIGHT = 0.3
+
+
+@pytest.fixture(scope="module", params=["v_prediction", "epsilon"])
+def backbone(request: pytest.FixtureRequest) -> AnimateDiffBackbone:
+    return tiny_backbone(scheduler=epsilon_scheduler() if request.param == "epsilon" else None)
+
+
+def side_network(backbone: AnimateDiffBackbone) -> TemporalSideNetwork:
+    return awakened(TemporalSideNetwork.from_backbone(backbone, taps=[TAP]))
+
+
+def lisa_objective(backbone: AnimateDiffBackbone) -> LisaObjective:
+    point = backbone.injection_points[TAP]
+    torch.manual_seed(5)
+    decoder = LisaDecoder(point.channels, backbone.latent_channels, point.halvings)
+    torch.nn.init.normal_(decoder.conv_out.weight, std=0.1)
+    return LisaObjective(decoder, TAP, WEIGHT)
+
+
+def batch(backbone: AnimateDiffBackbone) -> tuple[NoisedLatents, Conditions]:
+    clean, timesteps, text, poses = model_inputs(frames=3, height=7, width=6)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(9))
+    weights = torch.tensor([[1.0, 0.5, 0.0], [0.25, 1.0, 1.0]])
+    return noise_latents(backbone, clean, noise, timesteps), Conditions(text, poses, weights)
+
+
+def test_noised_latents_and_target(backbone: AnimateDiffBackbone) -> None:
+    clean, timesteps, _, _ = model_inputs()
+    noise = torch.randn_like(clean)
+    noised = noise_latents(backbone, clean.half(), noise, timesteps)
+    level = backbone.scheduler.alphas_cumprod[timesteps].double().view(-1, 1, 1, 1, 1)
+    a, s = level.sqrt(), (1 - level).sqrt()
+    clean = clean.half().double()
+    torch.testing.assert_close(noised.noisy, (a * clean + s * noise).float())
+    target = noise if backbone.prediction_type == "epsilon" else (a * noise - s * clean).float()
+    torch.testing.assert_close(noised.target, target)
+
+
+def test_lisa_losses_are_those_of_the_method(backbone: AnimateDiffBackbone) -> None:
+    side, lisa = side_network(backbone), lisa_objective(backbone)
+    noised, conditions = batch(backbone)
+    losses = training_losses(backbone, side, noised, conditions, lisa)
+
+    inputs = (noised.noisy, noised.timesteps, conditions.text)
+    with torch.no_grad():
+        output = side(*inputs, conditions.pose_frames)
+        controlled = backbone.predict(*inputs, output.residuals)
+        prior = backbone.predict(*inputs)
+        predicted = lisa.decoder(output.taps[TAP], noised.timesteps, 3, (7, 6))
+    main = ((controlled - noised.target) ** 2).mean()
+    frames = ((predicted - (noised.target - prior)) ** 2).mean(dim=(1, 3, 4))
+    alignment = (conditions.frame_weights * frames).sum() / conditions.frame_weights.sum()
+    prior_loss = ((prior - noised.target) ** 2).mean()
+
+    assert losses.alignment is not None and losses.prior is not None
+    torch.testing.assert_close(losses.main, main)
+    torch.testing.assert_close(losses.alignment.loss, alignment)
+    torch.testing.assert_close(losses.total, main + WEIGHT * alignment)
+    torch.testing.assert_close(losses.prior, prior_loss)
+    seen = conditions.frame_weights > 0
+    torch.testing.assert_close(losses.alignment.per_frame[seen], frames[seen])
+
+
+def test_plain_loss_is_the_main_loss_without_a_prior_pass(
+    backbone: AnimateDiffBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side, lisa = side_network(backbone), lisa_objective(backbone)
+    noised, conditions = batch(backbone)
+    with_prior = training_losses(backbone, side, noised, conditions, lisa)
+
+    calls: list[Any] = []
+    handle = backbone.unet.register_forward_pre_hook(lambda *_: calls.append(1))
+    monkeypatch.delattr(AnimateDiffBackbone, "predict_with_prior")
+    plain = training_losses(backbone, side, noised, conditions, None)
+    handle.remove()
+    assert len(calls) == 1
+    assert plain.alignment is None and plain.prior is None
+    torch.testing.assert_close(plain.total.detach(), with_prior.main)
+
+
+def test_alignment_trains_the_tapped_encoder_even_through_closed_projections(
+    backbone: AnimateDiffBackbone,
+) -> None:
+    """At step 0 the main loss reaches nothing behind the zero projections; alignment does."""
+    noised, conditions = batch(backbone)
+
+    def gradient(lisa: LisaObjective | None) -> Tensor:
+        side = TemporalSideNetwork.from_backbone(backbone, taps=[TAP], pose_init="normal")
+        training_losses(backbone, side, noised, conditions, lisa).total.backward()
+        gradient = side.conv_in.weight.grad
+        assert gradient is not None
+        return gradient
+
+    assert gradient(None).abs().max() == 0
+    assert gradient(lisa_objective(backbone)).abs().max() > 0
+
+
+def test_the_backbone_gets_no_gradient(backbone: AnimateDiffBackbone) -> None:
+    noised, conditions = batch(backbone)
+    for lisa in (None, lisa_objective(backbone)):
+        side = side_network(backbone)
+        training_losses(backbone, side, noised, conditions, lisa).total.backward()
+        for module in (backbone.unet, backbone.vae, backbone.text_encoder):
+            assert all(parameter.grad is None for parameter in module.parameters())
+        assert all(p.grad is not None for p in side.projections.parameters())
+
+
+def test_explained_share() -> None:
+    assert explained_share(0.5, 2.0) == 0.75
+    assert explained_share(2.0, 2.0) == 0.0
+    assert explained_share(3.0, 2.0) < 0
