@@ -1,0 +1,27 @@
+"""Benchmarks: what each costs, measured in one run, printed as a table and written as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from lisa_video.benchmarks.config import StepBenchmarkConfig
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One entry of the table; its module is imported when it runs."""
+
+    config_class: type
+    """Dataclass of its settings."""
+    module: str
+    """Module with `run(config)` and `check(config)`."""
+
+    def function(self, name: str) -> Callable[[Any], None]:
+        """`run` or `check`, imported when called."""
+        return lambda config: getattr(import_module(self.module), name)(config)
+
+
+BENCHMARKS = {"step": Benchmark(StepBenchmarkConfig, "lisa_video.benchmarks.step")}

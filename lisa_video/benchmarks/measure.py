@@ -1,0 +1,72 @@
+"""Measuring: interleaved times, and the peak memory of a fresh process."""
+
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+import torch
+from tqdm import tqdm
+
+MIB = 2**20
+
+
+def interleaved_medians(
+    steps: Mapping[str, Callable[[], object]], repeats: int, warm_up: int, device: torch.device
+) -> dict[str, float]:
+    """Median seconds of each step by name, over `repeats` rounds after `warm_up` untimed ones.
+
+    Each round runs every step once, each round beginning with another, so that a drift of the
+    machine and what a step leaves behind for the next fall on all of them alike.
+    """
+    names = list(steps)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    rounds = range(-warm_up, repeats)
+    for index in tqdm(rounds, desc="time", unit="round", disable=None):
+        start = index % len(names)
+        for name in names[start:] + names[:start]:
+            elapsed = _seconds(steps[name], device)
+            if index >= 0:
+                seconds[name].append(elapsed)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def in_fresh_processes(
+    measure: Callable[[str], float], names: Sequence[str], module: str
+) -> dict[str, float]:
+    """`measure(name)` for each name, each in a process of its own; `measure` is picklable.
+
+    The processes are copies of one that has imported `module` and done nothing else, so that all
+    begin with the same memory, and heavy imports are paid for once.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+        results = pool.map(measure, names)
+        shown = tqdm(results, total=len(names), desc="memory", unit="variant", disable=None)
+        return dict(zip(names, shown, strict=True))
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory that this process has held, in MiB: tensors on CUDA, resident memory on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MIB
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MIB if sys.platform == "darwin" else peak / 1024
+
+
+def _seconds(step: Callable[[], object], device: torch.device) -> float:
+    _synchronise(device)
+    start = time.perf_counter()
+    step()
+    _synchronise(device)
+    return time.perf_counter() - start
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,228 @@
+"""What a training step costs under each objective.
+
+Three variants of the same step take turns in one run: the plain objective, LISA with the prior from
+the shared encoder pass, and LISA with the prior from a second full forward, as its authors' code
+has it. A step is what training repeats once latents and text states are at hand: the losses, the
+backward pass, clipping and AdamW. Encoding, which all variants share, is left out, so the overheads
+are those of a run with cached encodings, and the largest that a run can have.
+
+Shapes: B batch, F frames, C latent channels, H W pixels, h w latent cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lisa_video.backbones import load_backbone
+from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.benchmarks.config import StepBenchmarkConfig
+from lisa_video.benchmarks.measure import in_fresh_processes, interleaved_medians, peak_memory_mb
+from lisa_video.decoder import LisaDecoder
+from lisa_video.errors import UserError
+from lisa_video.injection import SideResiduals
+from lisa_video.reports import check_new_file, format_table, package_versions, write_json
+from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.training.losses import (
+    Conditions,
+    LisaObjective,
+    LossTerms,
+    NoisedLatents,
+    noise_latents,
+    training_losses,
+)
+
+Variant = Literal["plain", "lisa", "lisa_two_forwards"]
+VARIANTS: tuple[Variant, ...] = ("plain", "lisa", "lisa_two_forwards")
+MEMORY_STEPS = 2
+"""AdamW's moments exist from the first step on: the second holds all that any later one holds."""
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """Medians over the timed steps, and peak memory, by variant."""
+
+    seconds: dict[str, float]
+    peak_mb: dict[str, float]
+    """MiB: resident memory of a process that makes nothing else, or allocated tensors on CUDA."""
+
+    def overhead_pct(self, variant: Variant) -> float:
+        """Time beyond the plain step, in percent of the plain step."""
+        return 100 * (self.seconds[variant] / self.seconds["plain"] - 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """`peak_mb` is that of LISA with the shared encoder; the others have keys of their own."""
+        return {
+            "plain_s": self.seconds["plain"],
+            "lisa_s": self.seconds["lisa"],
+            "lisa_two_forwards_s": self.seconds["lisa_two_forwards"],
+            "overhead_pct": self.overhead_pct("lisa"),
+            "overhead_two_forwards_pct": self.overhead_pct("lisa_two_forwards"),
+            "peak_mb": self.peak_mb["lisa"],
+            "peak_plain_mb": self.peak_mb["plain"],
+            "peak_two_forwards_mb": self.peak_mb["lisa_two_forwards"],
+        }
+
+
+class TwoForwardsBackbone(AnimateDiffBackbone):
+    """Makes the prior prediction by a second full forward: the baseline of the shared pass."""
+
+    def predict_with_prior(
+        self, noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
+    ) -> tuple[Tensor, Tensor]:
+        controlled = self.predict(noisy, timesteps, text, residuals)
+        with torch.no_grad():
+            prior = self.predict(noisy, timesteps, text)
+        return controlled, prior
+
+
+def check(config: StepBenchmarkConfig) -> None:
+    """Raises UserError for the output file, the device, the backbone, the tap or the size."""
+    if config.json is not None:
+        check_new_file(config.json)
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: torch finds no CUDA device here; use cpu or auto")
+    backbone = _load(config)
+    if config.tap not in backbone.injection_points:
+        known = ", ".join(backbone.injection_points)
+        raise UserError(f"tap={config.tap}: the injection points of this backbone are {known}")
+    if config.frames > backbone.max_frames:
+        raise UserError(f"frames={config.frames}: the backbone takes at most {backbone.max_frames}")
+    factor = backbone.vae_scale_factor
+    if min(config.size) < 1 or any(side % factor for side in config.size):
+        raise UserError(f"size={list(config.size)}: both must be multiples of {factor}")
+
+
+def run(config: StepBenchmarkConfig) -> None:
+    """Measure, print the table and write the JSON file."""
+    costs = measure_costs(config)
+    device = _device(config)
+    print(format_costs(costs))
+    print(
+        f"{config.batch_size} clips of {config.frames} frames, {config.size[0]}x{config.size[1]} "
+        f"pixels, on {device.type}; medians of {config.repeats} steps"
+    )
+    if config.json is not None:
+        details = {"device": device.type, "versions": package_versions("torch", "diffusers")}
+        write_json(config.json, costs.to_json() | details)
+
+
+def measure_costs(config: StepBenchmarkConfig) -> StepCosts:
+    """Memory of each variant in a process of its own, then the times of all in this one."""
+    peak = in_fresh_processes(partial(measure_peak_mb, config), VARIANTS, __name__)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    backbone = _load(config)
+    steps = {variant: build_step(config, backbone, variant) for variant in VARIANTS}
+    seconds = interleaved_medians(steps, config.repeats, config.warm_up, backbone.device)
+    return StepCosts(seconds, peak)
+
+
+def measure_peak_mb(config: StepBenchmarkConfig, variant: Variant) -> float:
+    """Peak memory in MiB of this process, which should have done nothing before."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    backbone = _load(config)
+    step = build_step(config, backbone, variant)
+    for _ in range(MEMORY_STEPS):
+        step()
+    return peak_memory_mb(backbone.device)
+
+
+def build_step(
+    config: StepBenchmarkConfig, backbone: AnimateDiffBackbone, variant: Variant
+) -> Callable[[], LossTerms]:
+    """One training step of a side network of its own, on inputs that depend on the seed alone."""
+    side_network = TemporalSideNetwork.from_backbone(
+        backbone, taps=[config.tap] if variant != "plain" else [], seed=config.seed
+    )
+    trained = list(side_network.parameters())
+    lisa = None
+    if variant != "plain":
+        point = backbone.injection_points[config.tap]
+        decoder = LisaDecoder(point.channels, backbone.latent_channels, point.halvings)
+        lisa = LisaObjective(decoder.to(backbone.device), config.tap, weight=0.2)
+        trained += decoder.parameters()
+    if variant == "lisa_two_forwards":
+        backbone = TwoForwardsBackbone(
+            backbone.unet,
+            backbone.vae,
+            backbone.text_encoder,
+            backbone.tokenizer,
+            backbone.scheduler,
+        ).to(backbone.device)
+    optimizer = torch.optim.AdamW(trained, lr=1e-5)
+    noised, conditions = _inputs(config, backbone)
+
+    def step() -> LossTerms:
+        terms = training_losses(backbone, side_network, noised, conditions, lisa)
+        terms.total.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return terms
+
+    return step
+
+
+def format_costs(costs: StepCosts) -> str:
+    """The table of seconds, overheads and memory."""
+    titles = {
+        "plain": "plain",
+        "lisa": "LISA, shared encoder",
+        "lisa_two_forwards": "LISA, second forward",
+    }
+    rows = [
+        [
+            titles[variant],
+            f"{costs.seconds[variant]:.4f}",
+            "" if variant == "plain" else f"{costs.overhead_pct(variant):+.1f} %",
+            f"{costs.peak_mb[variant]:.0f}",
+        ]
+        for variant in VARIANTS
+    ]
+    return format_table(["training step", "seconds", "overhead", "peak MiB"], rows)
+
+
+def _inputs(
+    config: StepBenchmarkConfig, backbone: AnimateDiffBackbone
+) -> tuple[NoisedLatents, Conditions]:
+    generator = torch.Generator().manual_seed(config.seed)
+    batch, frames, (width, height) = config.batch_size, config.frames, config.size
+    factor, device = backbone.vae_scale_factor, backbone.device
+    latents, noise = (
+        torch.randn(
+            (batch, backbone.latent_channels, frames, height // factor, width // factor),
+            generator=generator,
+        ).to(device)
+        for _ in range(2)
+    )
+    poses = torch.rand((batch, frames, 3, height, width), generator=generator)
+    conditions = Conditions(
+        text=backbone.encode_text(["a person walks"] * batch),
+        pose_frames=poses.to(device),
+        frame_weights=torch.ones(batch, frames, device=device),
+    )
+    timesteps = backbone.sample_timesteps(batch, generator)
+    return noise_latents(backbone, latents, noise, timesteps), conditions
+
+
+def _load(config: StepBenchmarkConfig) -> AnimateDiffBackbone:
+    options = config.backbone
+    return load_backbone(
+        options.kind,
+        options.path,
+        motion_adapter=options.motion_adapter,
+        beta_schedule=options.beta_schedule,
+    ).to(_device(config))
+
+
+def _device(config: StepBenchmarkConfig) -> torch.device:
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)

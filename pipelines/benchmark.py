@@ -1,0 +1,32 @@
+"""Measure what training costs: `step` compares a step of each objective, in time and memory.
+
+python pipelines/benchmark.py step --config configs/animatediff/benchmark_step.yaml
+"""
+
+import sys
+
+from lisa_video.benchmarks import BENCHMARKS
+from lisa_video.cli import EXIT_USER_ERROR, run_job
+
+
+def main(arguments: list[str]) -> None:
+    names = ", ".join(BENCHMARKS)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"{__doc__}\nusage: benchmark.py BENCHMARK [--help] ..., one of: {names}")
+        return
+    name, *rest = arguments
+    if name not in BENCHMARKS:
+        print(f"error: unknown benchmark '{name}', known: {names}", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR)
+    benchmark = BENCHMARKS[name]
+    run_job(
+        benchmark.config_class,
+        benchmark.function("run"),
+        check=benchmark.function("check"),
+        description=benchmark.config_class.__doc__ or name,
+        argv=rest,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
