@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 MID = "mid"
@@ -39,6 +40,10 @@ class SideResiduals:
     def scaled(self, scale: float) -> SideResiduals:
         """All residuals times the control scale."""
         return SideResiduals({name: scale * value for name, value in self.points.items()})
+
+    def to(self, dtype: torch.dtype) -> SideResiduals:
+        """Residuals in the dtype of the activations that they are added to."""
+        return SideResiduals({name: value.to(dtype) for name, value in self.points.items()})
 
 
 def injection_points(unet_config: Mapping[str, Any]) -> dict[str, InjectionPoint]:

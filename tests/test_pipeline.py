@@ -1,0 +1,242 @@
+"""The pipeline against diffusers' `AnimateDiffPipeline`, and its control settings."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AnimateDiffPipeline,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    PNDMScheduler,
+)
+from torch import Tensor
+
+from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.errors import UserError
+from lisa_video.pipeline import PoseToVideoPipeline
+from lisa_video.side_network import TemporalSideNetwork
+from tests.tiny import (
+    animatediff_pipeline,
+    awakened,
+    epsilon_scheduler,
+    tiny_backbone,
+    tiny_checkpoint,
+    zero_snr_scheduler,
+)
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def backbone() -> AnimateDiffBackbone:
+    return tiny_backbone()
+
+
+@pytest.fixture(scope="module")
+def pipeline(backbone: AnimateDiffBackbone) -> PoseToVideoPipeline:
+    side = awakened(TemporalSideNetwork.from_backbone(backbone))
+    return silent(PoseToVideoPipeline.from_backbone(backbone, side))
+
+
+def silent(pipeline: PoseToVideoPipeline) -> PoseToVideoPipeline:
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def poses(batch: int = 1, frames: int = 3, height: int = 32, width: int = 32) -> Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.rand(batch, frames, 3, height, width, generator=generator)
+
+
+def generate(pipeline: PoseToVideoPipeline, **changes: object) -> Tensor:
+    settings = {
+        "prompt": "a man",
+        "pose_frames": poses(),
+        "num_inference_steps": STEPS,
+        "generator": torch.Generator().manual_seed(0),
+        "output_type": "latent",
+    }
+    return pipeline(**(settings | changes)).frames
+
+
+def animatediff(pipeline: PoseToVideoPipeline, **changes: object) -> np.ndarray:
+    """The same request to diffusers' own pipeline."""
+    reference = animatediff_pipeline(pipeline.backbone)
+    reference.set_progress_bar_config(disable=True)
+    settings = {
+        "prompt": "a man",
+        "num_frames": 3,
+        "height": 32,
+        "width": 32,
+        "num_inference_steps": STEPS,
+        "generator": torch.Generator().manual_seed(0),
+        "output_type": "np",
+    }
+    return reference(**(settings | changes)).frames
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        zero_snr_scheduler(),
+        epsilon_scheduler(),
+        PNDMScheduler(beta_schedule="scaled_linear", skip_prk_steps=True),
+        EulerAncestralDiscreteScheduler(),
+        DPMSolverMultistepScheduler(),
+    ],
+    ids=lambda scheduler: f"{type(scheduler).__name__}-{scheduler.config.prediction_type}",
+)
+@pytest.mark.parametrize("guidance_scale", [1.0, 6.0])
+def test_without_control_equals_animatediff_pipeline(
+    scheduler: object, guidance_scale: float
+) -> None:
+    backbone = tiny_backbone(scheduler=scheduler)
+    side = awakened(TemporalSideNetwork.from_backbone(backbone))
+    pipeline = silent(PoseToVideoPipeline.from_backbone(backbone, side))
+    options = {"guidance_scale": guidance_scale, "negative_prompt": "a house"}
+    expected = animatediff(pipeline, **options)
+    got = generate(pipeline, control_scale=0, output_type="np", **options)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+    assert not np.allclose(generate(pipeline, output_type="np", **options), expected, atol=1e-3)
+
+
+def test_untrained_side_network_changes_nothing(backbone: AnimateDiffBackbone) -> None:
+    side = TemporalSideNetwork.from_backbone(backbone, pose_init="normal")
+    pipeline = silent(PoseToVideoPipeline.from_backbone(backbone, side))
+    assert torch.equal(generate(pipeline), generate(pipeline, control_scale=0.0))
+
+
+def test_steps_follow_the_scheduler_with_controlled_predictions(
+    pipeline: PoseToVideoPipeline,
+) -> None:
+    """Guided sampling written out: each half predicted on its own, residuals scaled."""
+    backbone, side = pipeline.backbone, pipeline.side_network
+    scheduler = zero_snr_scheduler()
+    scheduler.set_timesteps(STEPS)
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(1, 4, 3, 8, 8, generator=generator)
+    with torch.no_grad():
+        for timestep in scheduler.timesteps:
+            halves = []
+            for prompt in ("", "a man"):
+                inputs = (latents, timestep[None], backbone.encode_text([prompt]))
+                residuals = side(*inputs, poses()).residuals.scaled(0.7)
+                halves.append(backbone.predict(*inputs, residuals))
+            guided = halves[0] + 3 * (halves[1] - halves[0])
+            latents = scheduler.step(guided, timestep, latents).prev_sample
+    got = generate(pipeline, control_scale=0.7, guidance_scale=3)
+    torch.testing.assert_close(got, latents, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "steps"),
+    [(0, 1, [0, 1, 2, 3]), (0, 0.5, [0, 1]), (0.5, 1, [2, 3]), (0.25, 0.75, [1, 2]), (0, 0, [])],
+)
+def test_control_acts_between_start_and_end(
+    pipeline: PoseToVideoPipeline, start: float, end: float, steps: list[int]
+) -> None:
+    calls: list[float] = []
+    hook = pipeline.side_network.register_forward_pre_hook(
+        lambda _, args: calls.append(args[1][0].item())
+    )
+    generate(pipeline, control_start=start, control_end=end)
+    hook.remove()
+    assert calls == [pipeline.scheduler.timesteps[step].item() for step in steps]
+
+
+def test_output_types_agree(pipeline: PoseToVideoPipeline) -> None:
+    array, tensor, latents = (generate(pipeline, output_type=t) for t in ("np", "pt", "latent"))
+    assert array.shape == (1, 3, 32, 32, 3)
+    assert array.dtype == np.float32
+    assert tensor.shape == (1, 3, 3, 32, 32)
+    assert 0 <= array.min() <= array.max() <= 1
+    np.testing.assert_array_equal(array, tensor.permute(0, 1, 3, 4, 2).numpy())
+    decoded = pipeline.backbone.decode_video(latents) / 2 + 0.5
+    torch.testing.assert_close(tensor, decoded)
+
+
+def test_clips_of_a_batch_are_independent(pipeline: PoseToVideoPipeline) -> None:
+    both = poses(batch=2, height=28, width=36)
+    noise = torch.randn(2, 4, 3, 7, 9, generator=torch.Generator().manual_seed(1))
+    together = generate(
+        pipeline, prompt=["a man", "two"], pose_frames=both, latents=noise, generator=None
+    )
+    alone = generate(
+        pipeline, prompt="two", pose_frames=both[1:], latents=noise[1:], generator=None
+    )
+    assert together.shape == (2, 4, 3, 7, 9)
+    torch.testing.assert_close(together[1:], alone, rtol=1e-4, atol=1e-4)
+    one_pose = generate(pipeline, prompt=["a man", "two"], pose_frames=both[:1])
+    one_prompt = generate(pipeline, prompt="a man", pose_frames=both)
+    assert one_pose.shape == one_prompt.shape == together.shape
+
+
+def test_seed_decides_the_clip(pipeline: PoseToVideoPipeline) -> None:
+    assert torch.equal(generate(pipeline), generate(pipeline))
+    other = generate(pipeline, generator=torch.Generator().manual_seed(1))
+    assert not torch.equal(generate(pipeline), other)
+
+
+def test_callback_sees_and_replaces_latents(pipeline: PoseToVideoPipeline) -> None:
+    seen: list[int] = []
+
+    def zero_last(_: object, step: int, __: object, tensors: dict[str, Tensor]) -> dict:
+        seen.append(step)
+        return {"latents": torch.zeros_like(tensors["latents"])} if step == STEPS - 1 else {}
+
+    assert generate(pipeline, callback_on_step_end=zero_last).count_nonzero() == 0
+    assert seen == list(range(STEPS))
+
+
+def test_from_pretrained_takes_both_folders(pipeline: PoseToVideoPipeline, tmp_path: Path) -> None:
+    tiny_checkpoint(tmp_path / "backbone", pipeline.backbone)
+    pipeline.side_network.save_pretrained(tmp_path / "side")
+    expected = generate(pipeline)
+    loaded = PoseToVideoPipeline.from_pretrained(
+        tmp_path / "backbone", side_network=tmp_path / "side"
+    )
+    assert torch.equal(generate(silent(loaded)), expected)
+
+    loaded.save_pretrained(tmp_path / "whole")
+    whole = PoseToVideoPipeline.from_pretrained(tmp_path / "whole")
+    assert torch.equal(generate(silent(whole)), expected)
+
+    half = PoseToVideoPipeline.from_pretrained(
+        tmp_path / "backbone", side_network=tmp_path / "side", dtype=torch.bfloat16
+    )
+    frames = generate(silent(half), output_type="pt")
+    assert frames.dtype == torch.float32
+    assert frames.isfinite().all()
+
+    plain = AnimateDiffPipeline.from_pretrained(tmp_path / "backbone")
+    assert plain.unet.config.block_out_channels == [16, 32]
+
+
+def test_side_network_of_another_backbone_is_refused(backbone: AnimateDiffBackbone) -> None:
+    side = TemporalSideNetwork.from_backbone(tiny_backbone(seed=1))
+    with pytest.raises(UserError, match="was made for another backbone"):
+        PoseToVideoPipeline.from_backbone(backbone, side)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_inference_steps": 0}, "num_inference_steps=0"),
+        ({"control_start": 0.5, "control_end": 0.2}, "0 <= start <= end <= 1"),
+        ({"control_end": 1.5}, "0 <= start <= end <= 1"),
+        ({"output_type": "pil"}, "output_type 'pil' is not one of np, pt and latent"),
+        ({"pose_frames": poses()[0]}, r"expected \(batch, frames, 3, height, width\)"),
+        ({"pose_frames": poses(height=30)}, "32x30 pixels: .* multiples of 4"),
+        ({"pose_frames": poses(frames=17)}, "17 frames: this backbone makes between 1 and 16"),
+        ({"prompt": ["a"] * 3, "pose_frames": poses(batch=2)}, "3 prompts and 2 pose sequences"),
+        ({"negative_prompt": ["a"] * 2}, "negative_prompt: 2 texts for 1 clips"),
+        ({"latents": torch.zeros(1, 4, 3, 4, 8)}, r"these pose frames need \(1, 4, 3, 8, 8\)"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    pipeline: PoseToVideoPipeline, changes: dict, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        generate(pipeline, **changes)
