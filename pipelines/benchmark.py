@@ -11,12 +11,14 @@ from lisa_video.cli import EXIT_USER_ERROR, run_job
 
 def main(arguments: list[str]) -> None:
     names = ", ".join(BENCHMARKS)
-    if not arguments or arguments[0] in ("-h", "--help"):
+    name, rest = arguments[0] if arguments else "", arguments[1:]
+    if name in ("-h", "--help"):
         print(f"{__doc__}\nusage: benchmark.py BENCHMARK [--help] ..., one of: {names}")
         return
-    name, *rest = arguments
     if name not in BENCHMARKS:
-        print(f"error: unknown benchmark '{name}', known: {names}", file=sys.stderr)
+        print(
+            f"error: no benchmark '{name}'; the first argument is one of: {names}", file=sys.stderr
+        )
         raise SystemExit(EXIT_USER_ERROR)
     benchmark = BENCHMARKS[name]
     run_job(

@@ -118,7 +118,9 @@ def measure_costs(config: StepBenchmarkConfig) -> StepCosts:
     if config.threads:
         torch.set_num_threads(config.threads)
     backbone = _load(config)
-    steps = {variant: build_step(config, backbone, variant) for variant in VARIANTS}
+    steps: dict[str, Callable[[], object]] = {
+        variant: build_step(config, backbone, variant) for variant in VARIANTS
+    }
     seconds = interleaved_medians(steps, config.repeats, config.warm_up, backbone.device)
     return StepCosts(seconds, peak)
 
@@ -155,7 +157,7 @@ def build_step(
             backbone.text_encoder,
             backbone.tokenizer,
             backbone.scheduler,
-        ).to(backbone.device)
+        )
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
     noised, conditions = _inputs(config, backbone)
 
