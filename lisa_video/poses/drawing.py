@@ -8,13 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lisa_video.poses.skeletons import JOINT_COLOURS, LIMB_COLOURS, LIMBS, joint_indices
+from lisa_video.poses.skeletons import COLOURS, LIMBS
 from lisa_video.raster import capsule_coverage
 
 _LINE_SHARE = 0.022  # line width as a share of the longer side
 _MIN_LINE = 1.2  # pixels
 _JOINT_SHARE = 0.7  # radius of a joint's disc as a share of the line width
-_LIMB_ENDS = tuple(tuple(joint_indices(limb)) for limb in LIMBS)
 
 
 def draw_pose_frames(
@@ -53,11 +52,11 @@ def _draw_person(frame: NDArray[np.float32], joints: NDArray[np.float32]) -> Non
     """Add one person, (K, 3) in pixels of the drawing, to a frame (3, H, W) in place."""
     size = (frame.shape[2], frame.shape[1])
     radius = line_width(size) / 2
-    for (start, end), colour in zip(_LIMB_ENDS, LIMB_COLOURS, strict=True):
+    for (start, end), colour in zip(LIMBS, COLOURS, strict=False):
         confidence = min(joints[start, 2], joints[end, 2])
         if confidence > 0:
             _blend(frame, joints[start, :2], joints[end, :2], radius, colour * confidence)
-    for (x, y, confidence), colour in zip(joints, JOINT_COLOURS, strict=True):
+    for (x, y, confidence), colour in zip(joints, COLOURS, strict=True):
         if confidence > 0:
             centre = np.array([x, y])
             _blend(frame, centre, centre, 2 * radius * _JOINT_SHARE, colour * confidence)

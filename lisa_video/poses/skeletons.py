@@ -1,6 +1,6 @@
 """The skeleton that poses are stored in, OpenPose's 18 keypoints, and the way to it from others.
 
-Shape legend: ... any leading axes, K keypoints. A keypoint is x, y in pixels and confidence in [0, 1].
+Shape legend: ... any leading axes, K keypoints: x, y in pixels and confidence in [0, 1].
 """
 
 from __future__ import annotations

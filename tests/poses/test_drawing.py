@@ -6,13 +6,13 @@ from einops import reduce
 
 from lisa_video.poses import draw_pose_frames
 from lisa_video.poses.drawing import line_width
-from lisa_video.poses.skeletons import joint_indices
+from lisa_video.poses.skeletons import OPENPOSE_18
 
 
 def person(**joints: tuple[float, float, float]) -> np.ndarray:
     """(1, 1, 18, 3) with the named joints only."""
     keypoints = np.zeros((1, 1, 18, 3), np.float32)
-    keypoints[0, 0, joint_indices(list(joints))] = list(joints.values())
+    keypoints[0, 0, [OPENPOSE_18.index(name) for name in joints]] = list(joints.values())
     return keypoints
 
 

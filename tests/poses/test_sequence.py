@@ -19,7 +19,7 @@ def write(path: Path, **changes: Any) -> Path:
     """A pose file of random poses with some fields changed, or left out where None."""
     poses = random_poses()
     values: dict[str, Any] = {
-        "format_version": 1,
+        "version": 1,
         "keypoints": poses.keypoints,
         "width": 64,
         "height": 48,
@@ -109,12 +109,12 @@ def test_confidence_above_one_is_refused_with_file_and_frame(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"keypoints": np.zeros((4, 1, 17, 3), np.float32)}, r"shape \(4, 1, 17, 3\)"),
+        ({"keypoints": np.zeros((4, 1, 17, 3), np.float32)}, r"float32 \(4, 1, 17, 3\)"),
         ({"keypoints": np.zeros((4, 18, 3), np.float32)}, r"\(4, 18, 3\), not"),
-        ({"keypoints": np.zeros((0, 1, 18, 3), np.float32)}, r"shape \(0, 1, 18, 3\)"),
+        ({"keypoints": np.zeros((0, 1, 18, 3), np.float32)}, r"float32 \(0, 1, 18, 3\)"),
         ({"keypoints": np.zeros((4, 1, 18, 3), np.int64)}, "int64"),
-        ({"format_version": 2}, "format version 2, this lisa_video reads 1"),
-        ({"format_version": None}, "no 'format_version'"),
+        ({"version": 2}, "version 2, this lisa_video reads 1"),
+        ({"version": None}, "no 'version'"),
         ({"fps": None}, "without 'fps'"),
         ({"fps": 0.0}, "fps is 0.0"),
         ({"fps": "often"}, "must be single numbers"),
