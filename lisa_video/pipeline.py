@@ -20,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
 from lisa_video.errors import UserError
+from lisa_video.poses import PoseSequence, draw_pose_frames
 from lisa_video.side_network import TemporalSideNetwork, load_side_network
 
 OutputType = Literal["np", "pt", "latent"]
@@ -109,8 +110,10 @@ class PoseToVideoPipeline(DiffusionPipeline):
     def __call__(
         self,
         prompt: str | list[str],
-        pose_frames: Tensor,
+        pose_frames: Tensor | PoseSequence,
         *,
+        height: int | None = None,
+        width: int | None = None,
         negative_prompt: str | list[str] = "",
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -124,7 +127,10 @@ class PoseToVideoPipeline(DiffusionPipeline):
     ) -> PoseToVideoOutput:
         """Generate one clip for each prompt and pose sequence; one of either serves them all.
 
-        - `pose_frames`: drawn poses (B, F, 3, H, W) in [0, 1], which give the length and the size;
+        - `pose_frames`: drawn poses (B, F, 3, H, W) in [0, 1], which give the length and the size,
+          or one pose sequence, which gives the length;
+        - `height`, `width`: in pixels, of a pose sequence's drawings; by default the size that the
+          backbone was trained at. The sequence is stretched to it;
         - `negative_prompt`: what guidance steers away from;
         - `guidance_scale`: of the text, classifier-free; at most 1 is no guidance. Both halves see
           the poses;
@@ -138,6 +144,9 @@ class PoseToVideoPipeline(DiffusionPipeline):
         """
         backbone, device = self.backbone, self._execution_device
         _check_settings(num_inference_steps, control_start, control_end, output_type)
+        if isinstance(pose_frames, PoseSequence):
+            own_width, own_height = backbone.frame_size
+            pose_frames = _drawn(pose_frames, (width or own_width, height or own_height))
         _check_pose_frames(backbone, pose_frames)
         batch = _batch_size(prompt, pose_frames)
         pose_frames = pose_frames.expand(batch, -1, -1, -1, -1)
@@ -224,6 +233,12 @@ class PoseToVideoPipeline(DiffusionPipeline):
         """Samplers that draw noise at each step take the generator, the others do not."""
         takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
         return {"generator": generator} if takes_generator else {}
+
+
+def _drawn(poses: PoseSequence, size: tuple[int, int]) -> Tensor:
+    """Pose frames (1, F, 3, H, W) of `size` (width, height)."""
+    frames = draw_pose_frames(poses.keypoints, (poses.width, poses.height), size)
+    return torch.from_numpy(frames)[None]
 
 
 def _check_settings(steps: int, start: float, end: float, output_type: str) -> None:

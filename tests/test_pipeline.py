@@ -16,6 +16,7 @@ from torch import Tensor
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
 from lisa_video.errors import UserError
 from lisa_video.pipeline import PoseToVideoPipeline
+from lisa_video.poses import PoseSequence, draw_pose_frames
 from lisa_video.side_network import TemporalSideNetwork
 from tests.tiny import (
     animatediff_pipeline,
@@ -171,6 +172,17 @@ def test_clips_of_a_batch_are_independent(pipeline: PoseToVideoPipeline) -> None
     one_pose = generate(pipeline, prompt=["a man", "two"], pose_frames=both[:1])
     one_prompt = generate(pipeline, prompt="a man", pose_frames=both)
     assert one_pose.shape == one_prompt.shape == together.shape
+
+
+def test_pose_sequence_is_drawn_at_the_size_asked_for(pipeline: PoseToVideoPipeline) -> None:
+    keypoints = np.random.default_rng(0).uniform(0, 1, (3, 1, 18, 3)).astype(np.float32)
+    keypoints[..., :2] *= (48, 100)
+    sequence = PoseSequence(keypoints, width=48, height=100, fps=10)
+    for options, size in [({}, (32, 32)), ({"width": 20, "height": 36}, (20, 36))]:
+        drawn = draw_pose_frames(keypoints, (48, 100), size)
+        expected = generate(pipeline, pose_frames=torch.from_numpy(drawn)[None])
+        assert expected.shape[3:] == (size[1] // 4, size[0] // 4)
+        assert torch.equal(generate(pipeline, pose_frames=sequence, **options), expected)
 
 
 def test_seed_decides_the_clip(pipeline: PoseToVideoPipeline) -> None:

@@ -122,6 +122,13 @@ class AnimateDiffBackbone:
         return 1 << len(self.vae.config.block_out_channels) - 1
 
     @property
+    def frame_size(self) -> tuple[int, int]:
+        """Width and height in pixels of the video that the UNet was trained on."""
+        size = self.unet.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return width * self.vae_scale_factor, height * self.vae_scale_factor
+
+    @property
     def max_frames(self) -> int:
         """Most frames that the motion modules can attend to at once."""
         return int(self.unet.config.motion_max_seq_length)
