@@ -18,6 +18,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
+from tqdm import tqdm
 
 from lisa_video.detectors.ssd import INPUT_SIZE, anchor_centres, best_person, decode_points
 from lisa_video.errors import UserError
@@ -98,7 +100,8 @@ class BlazePoseDetector:
         """uint8 (F, H, W, 3) of one video -> float32 (F, 1, 18, 3) in pixels of the frames."""
         found = np.zeros((len(frames), 1, _LANDMARKS, 3), dtype=np.float32)
         square: Square | None = None
-        for index, frame in enumerate(frames):
+        progress = tqdm(frames, desc=self.name, unit="frame", leave=False, disable=None)
+        for index, frame in enumerate(progress):
             landmarks, square = self._track(frame, square)
             if landmarks is not None:
                 found[index, 0] = landmarks
@@ -119,7 +122,7 @@ class BlazePoseDetector:
         whole = Square.around(frame)
         pixels = whole.cut(frame, INPUT_SIZE, cv2.BORDER_CONSTANT) * 2 - 1
         raw, logits = self._detection(pixels)
-        scores = _sigmoid(logits[0, :, 0])
+        scores = expit(logits[0, :, 0])
         likely = scores > _MIN_PERSON
         if not likely.any():
             return None
@@ -136,9 +139,9 @@ class BlazePoseDetector:
         if person.item() < _MIN_PERSON:
             return None, None
         values = raw.reshape(-1, 5)  # x, y, z in input pixels, visibility and presence logits
-        points = refine_points(values[:, :2] / np.float32(_LANDMARK_SIZE), heatmaps[0])
-        places = square.to_picture(points)
-        confidence = _sigmoid(values[:_LANDMARKS, 3]) * _sigmoid(values[:_LANDMARKS, 4])
+        points = (values[:, :2] / _LANDMARK_SIZE).astype(np.float32)
+        places = square.to_picture(refine_points(points, heatmaps[0]))
+        confidence = expit(values[:_LANDMARKS, 3]) * expit(values[:_LANDMARKS, 4])
         landmarks = np.concatenate([places[:_LANDMARKS], confidence[:, None]], axis=1)
         return landmarks, Square.of_person(places[_CENTRE], places[_CIRCLE])
 
@@ -163,18 +166,13 @@ def refine_points(
     for index in np.flatnonzero(inside):
         top, left = max(0, rows[index] - reach), max(0, columns[index] - reach)
         below, right = rows[index] + reach + 1, columns[index] + reach + 1
-        patch = _sigmoid(heatmaps[top:below, left:right, index])
+        patch = expit(heatmaps[top:below, left:right, index])
         if patch.max() < _MIN_PEAK:
             continue
         y, x = np.indices(patch.shape)
         centre = np.array([(patch * (x + left)).sum(), (patch * (y + top)).sum()]) / patch.sum()
         refined[index] = centre / [width, height]
     return refined
-
-
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    # Beyond +-80 exp leaves the range of float32.
-    return np.float32(1) / (1 + np.exp(-np.clip(logits, -80, 80)))
 
 
 class _Network:

@@ -45,7 +45,7 @@ def decode_points(
     Returns:
         boxes (N, 4) as left, top, right, bottom, and points (N, 4, 2).
     """
-    values = raw.reshape(-1, 6, 2) / INPUT_SIZE
+    values = raw.reshape(-1, 6, 2) / np.float32(INPUT_SIZE)
     middle, half = values[:, 0] + centres, values[:, 1] / 2
     boxes = np.concatenate([middle - half, middle + half], axis=1)
     return boxes, values[:, 2:] + centres[:, None]

