@@ -13,7 +13,7 @@ from lisa_video.raster import capsule_coverage
 
 _LINE_SHARE = 0.022  # line width as a share of the longer side
 _MIN_LINE = 1.2  # pixels
-_JOINT_SHARE = 0.7  # radius of a joint's disc as a share of the line width
+_JOINT_SHARE = 0.6  # radius of a joint's disc as a share of the line width
 
 
 def draw_pose_frames(
@@ -59,7 +59,7 @@ def _draw_person(frame: NDArray[np.float32], joints: NDArray[np.float32]) -> Non
     for (x, y, confidence), colour in zip(joints, COLOURS, strict=True):
         if confidence > 0:
             centre = np.array([x, y])
-            _blend(frame, centre, centre, 2 * radius * _JOINT_SHARE, colour * confidence)
+            _blend(frame, centre, centre, _JOINT_SHARE * line_width(size), colour * confidence)
 
 
 def _blend(
