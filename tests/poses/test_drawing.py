@@ -54,7 +54,7 @@ def test_ink_moves_with_the_joint_by_less_than_a_pixel() -> None:
         return float((frame.sum(axis=0) * (np.arange(64) + 0.5)).sum() / frame.sum())
 
     assert centre(30.5) == pytest.approx(30.5, abs=0.02)
-    assert centre(30.8) == pytest.approx(30.8, abs=0.05)
+    assert centre(30.8) == pytest.approx(30.8, abs=0.1)
 
 
 def test_absent_joints_leave_no_mark_and_take_their_limbs_along() -> None:
