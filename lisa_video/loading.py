@@ -10,7 +10,9 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from diffusers import ConfigMixin, ModelMixin
+from torch import nn
 from transformers import PreTrainedModel
 
 from lisa_video.errors import UserError
@@ -27,8 +29,9 @@ def load_pretrained(
     where nothing is there, it is of another class, or it cannot be read.
     """
     where = Path(path) / subfolder
+    check_source(path)
     try:
-        with diffusers_silent():
+        with libraries_silent():
             if issubclass(loader, ConfigMixin):
                 _check_class(loader, path, subfolder, options)
             return loader.from_pretrained(
@@ -40,15 +43,32 @@ def load_pretrained(
         raise UserError(f"{where}: not a loadable {loader.__name__}: {first_line(error)}") from None
 
 
+def check_source(path: str | PathLike[str]) -> None:
+    """Raise UserError where `path` is no folder and no hub name either, without asking the hub."""
+    folder = Path(path)
+    if not folder.is_dir() and (folder.is_absolute() or fspath(path).count("/") != 1):
+        raise UserError(f"{path}: no such folder, and no hub name of the form owner/name")
+
+
+def cast(module: nn.Module, dtype: torch.dtype | None) -> None:
+    """Cast in place. diffusers would warn for each model that nothing of it stays in float32."""
+    with libraries_silent():
+        module.to(dtype=dtype)
+
+
 @contextmanager
-def diffusers_silent() -> Iterator[None]:
-    """diffusers logs the errors that it raises; this keeps them from being printed twice."""
+def libraries_silent() -> Iterator[None]:
+    """No bars of transformers, and no errors printed by diffusers that it raises as well."""
     level = diffusers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
     diffusers.logging.set_verbosity(diffusers.logging.CRITICAL)
+    transformers.logging.disable_progress_bar()
     try:
         yield
     finally:
         diffusers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()
 
 
 def first_line(error: Exception) -> str:

@@ -20,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
 from lisa_video.errors import UserError
+from lisa_video.loading import cast
 from lisa_video.poses import PoseSequence, draw_pose_frames
 from lisa_video.side_network import TemporalSideNetwork, load_side_network
 
@@ -97,7 +98,8 @@ class PoseToVideoPipeline(DiffusionPipeline):
         backbone = AnimateDiffBackbone.from_pretrained(path, **options)
         if not isinstance(side_network, TemporalSideNetwork):
             side_network = load_side_network(side_network)
-        return cls.from_backbone(backbone, side_network.to(dtype=backbone.dtype))
+        cast(side_network, backbone.dtype)
+        return cls.from_backbone(backbone, side_network)
 
     @property
     def backbone(self) -> AnimateDiffBackbone:

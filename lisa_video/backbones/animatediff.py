@@ -29,7 +29,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from lisa_video.errors import UserError
 from lisa_video.injection import MID, InjectionPoint, SideResiduals, injection_points
-from lisa_video.loading import diffusers_silent, first_line, load_pretrained
+from lisa_video.loading import cast, check_source, first_line, libraries_silent, load_pretrained
 from lisa_video.predictions import PredictionType
 
 # Per component: the library, the classes that model_index.json may name (None: any scheduler).
@@ -153,7 +153,8 @@ class AnimateDiffBackbone:
         if dtype not in (None, self.dtype):
             self._fingerprint = self.fingerprint()
         for module in (self.unet, self.vae, self.text_encoder):
-            module.to(device=device, dtype=dtype)
+            cast(module, dtype)
+            module.to(device=device)
         return self
 
     def fingerprint(self) -> str:
@@ -363,13 +364,11 @@ def _check_unet(unet: UNetMotionModel, vae: AutoencoderKL) -> None:
 
 
 def _model_index(path: str | PathLike[str], hub: dict[str, Any]) -> dict[str, Any]:
-    folder = Path(path)
-    if folder.is_dir() and not (folder / "model_index.json").is_file():
+    check_source(path)
+    if Path(path).is_dir() and not (Path(path) / "model_index.json").is_file():
         raise UserError(f"{path}: not a diffusers checkpoint, model_index.json is missing")
-    if not folder.is_dir() and (folder.is_absolute() or fspath(path).count("/") != 1):
-        raise UserError(f"{path}: no such folder, and no hub name of the form owner/name")
     try:
-        with diffusers_silent():
+        with libraries_silent():
             return dict(DiffusionPipeline.load_config(fspath(path), **hub))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: no checkpoint there: {first_line(error)}") from None
