@@ -1,0 +1,152 @@
+"""Generate a video from poses or a driving video, and a prompt.
+
+Shapes: F frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lisa_video.backbones import load_backbone
+from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.cli import resolved_yaml
+from lisa_video.detectors import build_detector
+from lisa_video.errors import UserError
+from lisa_video.generation_config import DrivingConfig, GenerateConfig
+from lisa_video.loading import cast
+from lisa_video.pipeline import PoseToVideoPipeline
+from lisa_video.poses import PoseSequence
+from lisa_video.poses.framing import framed
+from lisa_video.side_network import load_side_network
+from lisa_video.video import read_video, write_video
+
+
+def check_generation(config: GenerateConfig) -> None:
+    """Raises UserError for what can be told before detecting and generating; writes nothing."""
+    for path in _outputs(config):
+        if path.exists():
+            raise UserError(f"{path}: exists already; give another name or remove it first")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: torch finds no CUDA device here; use cpu or auto")
+    if config.driving.poses is not None:
+        driving_poses(config.driving)
+    elif config.driving.video is not None and not config.driving.video.is_file():
+        raise UserError(f"{config.driving.video}: no such video")
+    backbone = load_pipeline(config).backbone
+    width, height = frame_size(config, backbone)
+    factor = backbone.vae_scale_factor
+    if width % factor or height % factor or min(width, height) < 1:
+        raise UserError(f"size={[width, height]}: both must be multiples of {factor}")
+    if config.driving.frames > backbone.max_frames:
+        raise UserError(
+            f"driving.frames={config.driving.frames}: this backbone makes at most "
+            f"{backbone.max_frames} at once"
+        )
+
+
+def generate(config: GenerateConfig) -> PoseSequence:
+    """Generate and write the video; returns the poses that it was asked to follow."""
+    source = driving_poses(config.driving)
+    pipeline = load_pipeline(config)
+    poses = framed(source, frame_size(config, pipeline.backbone), config.driving.framing)
+    frames = generate_frames(pipeline, config, poses)
+    for path in _outputs(config):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(config.output, frames, poses.fps)
+    _settings_file(config).write_text(resolved_yaml(config), encoding="utf-8")
+    if config.poses_output is not None:
+        poses.save(config.poses_output)
+    return poses
+
+
+def generate_frames(
+    pipeline: PoseToVideoPipeline, config: GenerateConfig, poses: PoseSequence
+) -> NDArray[np.uint8]:
+    """Frames uint8 (F, H, W, 3) of the size of `poses`, which are in pixels of the result."""
+    result = pipeline(
+        config.prompt,
+        poses,
+        width=poses.width,
+        height=poses.height,
+        negative_prompt=config.sampling.negative_prompt,
+        num_inference_steps=config.sampling.steps,
+        guidance_scale=config.sampling.guidance_scale,
+        control_scale=config.control.scale,
+        control_start=config.control.start,
+        control_end=config.control.end,
+        # On the CPU, so that a seed gives the same noise on every device.
+        generator=torch.Generator().manual_seed(config.sampling.seed),
+    )
+    return np.round(np.asarray(result.frames[0]) * 255).astype(np.uint8)
+
+
+def load_pipeline(config: GenerateConfig) -> PoseToVideoPipeline:
+    """Backbone and side network on the configured device; UserError where they do not fit."""
+    cuda = config.device != "cpu" and torch.cuda.is_available()
+    backbone = load_backbone(
+        config.backbone.kind,
+        config.backbone.path,
+        motion_adapter=config.backbone.motion_adapter,
+        beta_schedule=config.backbone.beta_schedule,
+        dtype=getattr(torch, config.dtype),
+    )
+    side_network = load_side_network(config.side_network)
+    cast(side_network, backbone.dtype)
+    pipeline = PoseToVideoPipeline.from_backbone(backbone, side_network)
+    return pipeline.to("cuda" if cuda else "cpu")
+
+
+def frame_size(config: GenerateConfig, backbone: AnimateDiffBackbone) -> tuple[int, int]:
+    """Width and height of the result: as configured, else those the backbone was trained at."""
+    return config.size or backbone.frame_size
+
+
+def driving_poses(driving: DrivingConfig) -> PoseSequence:
+    """The poses of the chosen frames, in pixels of the source; fps is that of the result.
+
+    Raises UserError where the source cannot be read, is too short, or shows nobody.
+    """
+    if driving.poses is not None:
+        path, source = driving.poses, PoseSequence.load(driving.poses, require_people=True)
+        poses = source.frames(frame_indices(driving, len(source), source.fps, path))
+    else:
+        assert driving.video is not None
+        path, poses = driving.video, _detected(driving, driving.video)
+    if not poses.keypoints[..., 2].any():
+        raise UserError(f"{path}: nobody in the frames chosen, see driving.start and driving.fps")
+    return replace(poses, fps=driving.fps or poses.fps)
+
+
+def frame_indices(driving: DrivingConfig, length: int, fps: float, path: Path) -> list[int]:
+    """Source frames to follow; raises UserError where the source has too few of them."""
+    step = 1.0 if driving.fps is None else fps / driving.fps
+    indices = [driving.start + round(index * step) for index in range(driving.frames)]
+    if indices[-1] >= length:
+        raise UserError(
+            f"{path}: has {length} frames, and {driving.frames} frames from driving.start="
+            f"{driving.start} at {driving.fps or fps:g} fps reach to frame {indices[-1]}"
+        )
+    return indices
+
+
+def _detected(driving: DrivingConfig, path: Path) -> PoseSequence:
+    video = read_video(path)
+    frames = video.frames[frame_indices(driving, len(video.frames), video.fps, path)]
+    detector = build_detector(driving.detector)
+    height, width = frames.shape[1:3]
+    return PoseSequence(detector.detect(frames), width, height, video.fps, detector=detector.name)
+
+
+def _outputs(config: GenerateConfig) -> Sequence[Path]:
+    files = [config.output, _settings_file(config)]
+    return files if config.poses_output is None else [*files, config.poses_output]
+
+
+def _settings_file(config: GenerateConfig) -> Path:
+    return config.output.with_suffix(".yaml")
