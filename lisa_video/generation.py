@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lisa_video.backbones import load_backbone
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
 from lisa_video.cli import resolved_yaml
-from lisa_video.detectors import build_detector
+from lisa_video.detectors import build_detector, check_detector
 from lisa_video.errors import UserError
 from lisa_video.generation_config import DrivingConfig, GenerateConfig
 from lisa_video.loading import cast
@@ -24,7 +24,7 @@ from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.poses import PoseSequence
 from lisa_video.poses.framing import framed
 from lisa_video.side_network import load_side_network
-from lisa_video.video import read_video, write_video
+from lisa_video.video import probe_video, read_video, write_video
 
 
 def check_generation(config: GenerateConfig) -> None:
@@ -34,10 +34,11 @@ def check_generation(config: GenerateConfig) -> None:
             raise UserError(f"{path}: exists already; give another name or remove it first")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: torch finds no CUDA device here; use cpu or auto")
-    if config.driving.poses is not None:
+    if config.driving.video is None:
         driving_poses(config.driving)
-    elif config.driving.video is not None and not config.driving.video.is_file():
-        raise UserError(f"{config.driving.video}: no such video")
+    else:
+        check_detector(config.driving.detector)
+        _video_indices(config.driving, config.driving.video)
     backbone = load_pipeline(config).backbone
     width, height = frame_size(config, backbone)
     factor = backbone.vae_scale_factor
@@ -136,11 +137,16 @@ def frame_indices(driving: DrivingConfig, length: int, fps: float, path: Path) -
 
 
 def _detected(driving: DrivingConfig, path: Path) -> PoseSequence:
-    video = read_video(path)
-    frames = video.frames[frame_indices(driving, len(video.frames), video.fps, path)]
+    video = read_video(path, _video_indices(driving, path))
     detector = build_detector(driving.detector)
-    height, width = frames.shape[1:3]
-    return PoseSequence(detector.detect(frames), width, height, video.fps, detector=detector.name)
+    height, width = video.frames.shape[1:3]
+    keypoints = detector.detect(video.frames)
+    return PoseSequence(keypoints, width, height, video.fps, detector=detector.name)
+
+
+def _video_indices(driving: DrivingConfig, path: Path) -> list[int]:
+    info = probe_video(path)
+    return frame_indices(driving, info.frames, info.fps, path)
 
 
 def _outputs(config: GenerateConfig) -> Sequence[Path]:

@@ -1,0 +1,272 @@
+"""Generation from pose files and driving videos, with real models, files and command line."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lisa_video import detectors
+from lisa_video.cli import parse_config
+from lisa_video.errors import UserError
+from lisa_video.generation import check_generation, driving_poses, generate
+from lisa_video.generation_config import DrivingConfig, GenerateConfig
+from lisa_video.poses import PoseSequence
+from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.video import read_video, write_video
+from tests.tiny import awakened, tiny_backbone, tiny_checkpoint
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    backbone = tiny_backbone()
+    tiny_checkpoint(folder / "backbone", backbone)
+    awakened(TemporalSideNetwork.from_backbone(backbone)).save_pretrained(folder / "side")
+    return folder
+
+
+@pytest.fixture
+def pose_file(tmp_path: Path) -> Path:
+    """Twelve frames at 20 fps: somebody walks from left to right."""
+    keypoints = np.random.default_rng(0).uniform(0, 40, (12, 1, 18, 3)).astype(np.float32)
+    keypoints[..., 0] += np.arange(12)[:, None, None] * 2
+    keypoints[..., 2] = 1
+    path = tmp_path / "poses.npz"
+    PoseSequence(keypoints, width=80, height=60, fps=20).save(path)
+    return path
+
+
+def config(models: Path, output: Path, *overrides: str, **changes: object) -> GenerateConfig:
+    """As from the command line."""
+    values = {
+        "backbone.path": models / "backbone",
+        "side_network": models / "side",
+        "prompt": "a man",
+        "output": output,
+        "driving.frames": 3,
+        "sampling.steps": 2,
+    } | {name.replace("__", "."): value for name, value in changes.items()}
+    arguments = [part for name, value in values.items() for part in (f"--{name}", str(value))]
+    return parse_config(GenerateConfig, [*arguments, *overrides], "test")[0]
+
+
+def test_pose_file_becomes_a_video(models: Path, pose_file: Path, tmp_path: Path) -> None:
+    first, again = (
+        config(
+            models,
+            tmp_path / "new" / f"{name}.mp4",
+            driving__poses=pose_file,
+            driving__fps=10,
+            poses_output=tmp_path / "new" / f"{name}.npz",
+        )
+        for name in ("first", "again")
+    )
+    check_generation(first)
+    assert not first.output.parent.exists()
+    generate(first)
+    video = read_video(first.output)
+    assert video.frames.shape == (3, 32, 32, 3)
+    assert video.fps == 10
+
+    poses = PoseSequence.load(first.poses_output)
+    assert (len(poses), poses.width, poses.height, poses.fps) == (3, 32, 32, 10)
+    source = PoseSequence.load(pose_file).keypoints[[0, 2, 4]]
+    expected = source[..., :2] * (32 / 80) + (0, (32 - 60 * 32 / 80) / 2)
+    np.testing.assert_allclose(poses.keypoints[..., :2], expected, atol=1e-4)
+
+    settings = first.output.with_suffix(".yaml")
+    assert parse_config(GenerateConfig, ["--config", str(settings)], "test")[0] == first
+    generate(again)
+    np.testing.assert_array_equal(read_video(again.output).frames, video.frames)
+
+
+def test_poses_prompt_seed_and_control_all_matter(
+    models: Path, pose_file: Path, tmp_path: Path
+) -> None:
+    videos = {}
+    for name, changes in {
+        "reference": {},
+        "seed": {"sampling__seed": 1},
+        "prompt": {"prompt": "two"},
+        "start": {"driving__start": 5},
+        "uncontrolled": {"control__scale": 0},
+        "never": {"control__end": 0},
+        "size": {"size": "[36,28]"},
+    }.items():
+        settings = config(models, tmp_path / f"{name}.mp4", driving__poses=pose_file, **changes)
+        generate(settings)
+        videos[name] = read_video(settings.output).frames
+    assert videos.pop("size").shape == (3, 28, 36, 3)
+    np.testing.assert_array_equal(videos["never"], videos.pop("uncontrolled"))
+    reference = videos.pop("reference")
+    assert all((frames != reference).any() for frames in videos.values())
+
+
+def test_driving_video_is_detected_frame_by_frame(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bright square moves; the detector puts every joint into its middle."""
+
+    class SquareDetector:
+        name = "square"
+
+        def detect(self, frames: np.ndarray) -> np.ndarray:
+            keypoints = np.ones((len(frames), 1, 18, 3), dtype=np.float32)
+            for frame, people in zip(frames, keypoints, strict=True):
+                rows, columns = np.nonzero(frame.min(axis=-1) > 128)
+                people[..., :2] = (columns.mean() + 0.5, rows.mean() + 0.5)
+            return keypoints
+
+    frames = np.zeros((10, 32, 48, 3), dtype=np.uint8)
+    for index, frame in enumerate(frames):
+        frame[8:16, 2 * index : 2 * index + 8] = 255
+    write_video(tmp_path / "driving.mp4", frames, 30)
+    builders: Mapping = {"square": lambda _weights: SquareDetector()}
+    monkeypatch.setattr(detectors, "DETECTORS", builders)
+    settings = config(
+        models,
+        tmp_path / "out.mp4",
+        driving__video=tmp_path / "driving.mp4",
+        driving__detector="square",
+        driving__start=1,
+        driving__fps=15,
+        driving__framing="stretch",
+    )
+    check_generation(settings)
+    poses = driving_poses(settings.driving)
+    assert (poses.detector, poses.fps) == ("square", 15)
+    middles = poses.keypoints[:, 0, 0, :2]
+    np.testing.assert_allclose(middles, [(6, 12), (10, 12), (14, 12)], atol=0.6)
+    assert generate(settings).width == 32
+    assert len(read_video(settings.output).frames) == 3
+
+
+def test_unusable_driving_videos_are_refused_before_work(models: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "short.mp4", np.zeros((4, 16, 16, 3), dtype=np.uint8), 10)
+    (tmp_path / "broken.mp4").write_bytes((tmp_path / "short.mp4").read_bytes()[:300])
+    for changes, message in [
+        ({"driving__frames": 5}, "short.mp4: has 4 frames, and 5 frames from driving.start=0"),
+        ({"driving__video": tmp_path / "broken.mp4"}, "broken.mp4: "),
+        ({"driving__detector": "eyes"}, "unknown pose detector 'eyes', known: .*blazepose"),
+    ]:
+        changes = {"driving__video": tmp_path / "short.mp4"} | changes
+        with pytest.raises(UserError, match=message):
+            check_generation(config(models, tmp_path / "out.mp4", **changes))
+
+
+def test_frames_without_people_are_refused(tmp_path: Path) -> None:
+    keypoints = np.zeros((4, 1, 18, 3), dtype=np.float32)
+    keypoints[3] = 1
+    PoseSequence(keypoints, width=8, height=8, fps=10).save(tmp_path / "poses.npz")
+    driving = DrivingConfig(poses=tmp_path / "poses.npz", frames=3)
+    with pytest.raises(UserError, match=r"poses.npz: nobody in the frames chosen"):
+        driving_poses(driving)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"driving__frames": 10, "driving__start": 4}, "has 12 frames, and 10 frames from .* 13"),
+        ({"driving__fps": 5}, "3 frames from driving.start=0 at 5 fps reach to frame 8"),
+        ({"driving__poses": "nowhere.npz"}, "nowhere.npz: no such pose file"),
+        ({"driving__poses": "null", "driving__video": "no.mp4"}, "no.mp4: no such file"),
+        ({"driving__frames": 17, "driving__fps": 1000}, "this backbone makes at most 16"),
+        ({"size": "[30,32]"}, r"size=\[30, 32\]: both must be multiples of 4"),
+        ({"side_network": "elsewhere"}, "elsewhere: no such folder, and no hub name"),
+        ({"backbone__path": "/elsewhere"}, "/elsewhere: no such folder"),
+        ({"backbone__kind": "wan"}, "unknown backbone 'wan', known: animatediff"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_work(
+    models: Path, pose_file: Path, tmp_path: Path, changes: dict, message: str
+) -> None:
+    if changes.get("driving__fps") == 5:
+        changes = changes | {"driving__poses": shortened(pose_file, 8)}
+    settings = config(models, tmp_path / "out.mp4", **{"driving__poses": pose_file} | changes)
+    with pytest.raises(UserError, match=message) as caught:
+        check_generation(settings)
+    assert "\n" not in str(caught.value)
+
+
+def shortened(pose_file: Path, frames: int) -> Path:
+    path = pose_file.with_name("short.npz")
+    PoseSequence.load(pose_file).frames(range(frames)).save(path)
+    return path
+
+
+def test_side_network_of_another_backbone_is_refused(
+    models: Path, pose_file: Path, tmp_path: Path
+) -> None:
+    tiny_checkpoint(tmp_path / "other", tiny_backbone(seed=1))
+    settings = config(
+        models, tmp_path / "out.mp4", driving__poses=pose_file, backbone__path=tmp_path / "other"
+    )
+    with pytest.raises(UserError, match="was made for another backbone"):
+        check_generation(settings)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.yaml", "poses_out.npz"])
+def test_nothing_is_overwritten(models: Path, pose_file: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("precious")
+    settings = config(
+        models,
+        tmp_path / "out.mp4",
+        driving__poses=pose_file,
+        poses_output=tmp_path / "poses_out.npz",
+    )
+    with pytest.raises(UserError, match=f"{name}: exists already"):
+        check_generation(settings)
+    assert (tmp_path / name).read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"prompt": ""}, "prompt is empty"),
+        ({"output": "clip.avi"}, "has to end in .mp4"),
+        ({"driving__video": "b.mp4"}, "either driving.poses or driving.video"),
+        ({"driving__frames": "0"}, "driving.frames=0: must be at least 1"),
+        ({"driving__fps": "-1"}, "driving.fps=-1"),
+        ({"control__start": "0.9", "control__end": "0.1"}, "0 <= start <= end <= 1"),
+        ({"sampling__steps": "0"}, "sampling.steps=0"),
+    ],
+)
+def test_settings_are_checked_when_made(tmp_path: Path, overrides: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        config(tmp_path, overrides.pop("output", "a.mp4"), driving__poses="a.npz", **overrides)
+
+
+def test_dry_run_checks_and_writes_nothing(models: Path, pose_file: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "pipelines/generate.py"), "--dry-run"]
+    values = {
+        "backbone.path": models / "backbone",
+        "side_network": models / "side",
+        "driving.poses": pose_file,
+        "driving.frames": 3,
+        "prompt": "a man",
+        "output": tmp_path / "out.mp4",
+    }
+    for name, value in values.items():
+        command += [f"--{name}", str(value)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "guidance_scale: 7.5" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["poses.npz"]
+
+    command[-1] = str(tmp_path / "out.gif")
+    refused = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert refused.stderr.startswith("error: ")
+
+
+def test_half_precision_generates(models: Path, pose_file: Path, tmp_path: Path) -> None:
+    settings = config(models, tmp_path / "out.mp4", driving__poses=pose_file, dtype="bfloat16")
+    generate(settings)
+    assert torch.from_numpy(read_video(settings.output).frames).float().std() > 0
