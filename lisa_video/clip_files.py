@@ -60,6 +60,17 @@ def read_clip(path: Path) -> NDArray[np.uint8]:
     return read_video(path).frames
 
 
+def count_frames(path: Path) -> int:
+    """Frames of one clip from `find_clips`, without decoding them; errors as in `read_clip`."""
+    if path.is_dir():
+        return len(_images(path))
+    if path.suffix.lower() == ARRAY_SUFFIX:
+        return len(_read_array(path))
+    from lisa_video.video import probe_video
+
+    return probe_video(path).frames
+
+
 def _read_images(folder: Path) -> NDArray[np.uint8]:
     import cv2
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lisa_video.clip_files import find_clips, find_poses, read_clip
+from lisa_video.clip_files import count_frames, find_clips, find_poses, read_clip
 from lisa_video.detectors import PoseDetector, build_detector, check_detector
 from lisa_video.errors import UserError
 from lisa_video.evaluation_config import EvaluateConfig
@@ -112,14 +112,14 @@ def score_clips(clips: Iterable[ScoredClip], detector: PoseDetector) -> PoseScor
 
 
 def check_evaluation(config: EvaluateConfig) -> None:
-    """Raises UserError for what can be told without decoding a clip: names, poses, the output."""
+    """Raises UserError for what can be told without decoding: names, poses, lengths, the output."""
     check_detector(config.detector)
-    for clip in _match_files(config.videos, config.poses):
-        PoseSequence.load(clip.poses, require_people=True)
-    if config.ground_truth is not None:
-        _match_files(config.ground_truth, config.poses)
     if config.json is not None:
         check_new_file(config.json)
+    for folder in filter(None, (config.videos, config.ground_truth)):
+        for clip in _match_files(folder, config.poses):
+            poses = PoseSequence.load(clip.poses, require_people=True)
+            _check_lengths(str(clip.clip), count_frames(clip.clip), len(poses))
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -193,8 +193,7 @@ def _read(clip_folder: Path, pose_folder: Path, title: str) -> Iterator[ScoredCl
 def _score_clip(
     name: str, frames: NDArray[np.uint8], poses: PoseSequence, detector: PoseDetector
 ) -> PoseTally:
-    if len(frames) != len(poses):
-        raise UserError(f"{name}: the clip has {len(frames)} frames, its poses have {len(poses)}")
+    _check_lengths(name, len(frames), len(poses))
     height, width = frames.shape[1:3]
     target = _inside(poses.resized(width, height))
     try:
@@ -213,6 +212,11 @@ def _score_clip(
         distance=distance.fraction * distance.present if found else 0.0,
         distance_px=distance.pixels * distance.present if found else 0.0,
     )
+
+
+def _check_lengths(name: str, frames: int, asked: int) -> None:
+    if frames != asked:
+        raise UserError(f"{name}: the clip has {frames} frames, its poses have {asked}")
 
 
 def _inside(poses: PoseSequence) -> NDArray[np.float32]:

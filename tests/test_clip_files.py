@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
-from lisa_video.clip_files import find_clips, find_poses, read_clip
+from lisa_video.clip_files import count_frames, find_clips, find_poses, read_clip
 from lisa_video.errors import UserError
 
 
@@ -34,7 +35,7 @@ def test_images_are_frames_in_numerical_order_as_rgb(tmp_path: Path) -> None:
     for number in (10, 9, 1):
         write_image(tmp_path / f"frame_{number}.png", number)
     frames = read_clip(tmp_path)
-    assert frames.shape == (3, 4, 6, 3)
+    assert frames.shape == (count_frames(tmp_path), 4, 6, 3) == (3, 4, 6, 3)
     assert frames.dtype == np.uint8
     assert frames[:, 0, 0].tolist() == [[200, 0, 1], [200, 0, 9], [200, 0, 10]]
 
@@ -43,6 +44,27 @@ def test_arrays_are_read_as_they_are(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
     np.save(tmp_path / "clip.npy", frames)
     np.testing.assert_array_equal(read_clip(tmp_path / "clip.npy"), frames)
+    assert count_frames(tmp_path / "clip.npy") == 3
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pixels"), [(".gif", "gif", "rgb8"), (".mkv", "ffv1", "bgr0")]
+)
+def test_videos_are_read_whatever_their_container(
+    tmp_path: Path, suffix: str, codec: str, pixels: str
+) -> None:
+    frames = np.zeros((4, 48, 64, 3), np.uint8)
+    for index, frame in enumerate(frames):
+        frame[:, 16 * index :] = 255
+    path = tmp_path / f"clip{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame).reformat(format=pixels)))
+        container.mux(stream.encode())
+    assert count_frames(path) == 4
+    assert np.abs(read_clip(path).astype(int) - frames).max() < 8
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,13 @@ def _shorter_video(config: EvaluateConfig) -> None:
     write_video(config.videos / "moved.mp4", dot_frames(dot_poses())[:3], fps=8.0)
 
 
+def _longer_truth(config: EvaluateConfig) -> None:
+    assert config.ground_truth is not None
+    (config.ground_truth / "moved.mp4").unlink()
+    frames = dot_frames(dot_poses())
+    np.save(config.ground_truth / "moved.npy", np.concatenate([frames, frames]))
+
+
 def _result_exists(config: EvaluateConfig) -> None:
     assert config.json is not None
     config.json.write_text("{}")
@@ -267,7 +274,8 @@ NAN[3, 0, 2] = np.nan
         (_empty_poses, ["poses: no pose file"]),
         (_truncated_video, ["moved.mp4"]),
         (_truncated_poses, ["moved.npz"]),
-        (_shorter_video, ["moved: the clip has 3 frames, its poses have 5"]),
+        (_shorter_video, ["moved.mp4: the clip has 3 frames, its poses have 5"]),
+        (_longer_truth, ["moved.npy: the clip has 10 frames, its poses have 5"]),
         (_result_exists, ["scores.json: exists already"]),
         (poses_with(keypoints=NAN), ["moved.npz", "frame 3"]),
         (poses_with(keypoints=np.zeros_like(NAN)), ["moved.npz"]),
