@@ -1,10 +1,16 @@
 """Videos in and out: exact frames by decord or PyAV, and H.264 that browsers play.
 
+A video's frames are the pictures that a player shows, in that order: rotated as the file asks for
+(phones store portrait videos lying down), without what an edit list cuts off, converted to RGB with
+the matrix and range that the file names. They are never re-timed, and pixels that are not square
+are left as they are.
+
 Shape legend: F frames, H W pixels; frames are uint8 RGB.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,135 +21,171 @@ from typing import Literal
 
 import av
 import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.stream import Disposition
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from numpy.typing import NDArray
 
 from lisa_video.errors import UserError
 
 VideoBackend = Literal["auto", "decord", "pyav"]
+
+_BT709 = 1  # FFmpeg's number of this YUV matrix
 
 
 class VideoError(UserError):
     """A video that cannot be read as it is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Video:
-    """Decoded frames.
+    """Decoded frames."""
 
-    Attributes:
-        frames: uint8 (F, H, W, 3).
-        fps: average frames per second.
-    """
-
-    frames: np.ndarray
+    frames: NDArray[np.uint8]
+    """(F, H, W, 3)."""
     fps: float
+    """Average frames per second of the file."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file holds, counted rather than declared."""
+    """What a file holds: counted, not only declared."""
 
     frames: int
     width: int
+    """Width in pixels as shown, after rotation; so is the height."""
     height: int
     fps: float
 
 
-def probe_video(path: str | Path) -> VideoInfo:
-    """Count the pictures of a file without decoding them.
+@dataclass(frozen=True)
+class _Contents:
+    """What reading all packets tells, before anything is decoded."""
+
+    pictures: int
+    fps: float
+    seekable: bool
+    """Whether decord gives the right picture for every index; see `_inspect`."""
+
+
+def count_frames(path: Path) -> int:
+    """Frames of a video, counted from its packets without decoding; errors as in `probe_video`."""
+    return _inspect(path).pictures
+
+
+def probe_video(path: Path) -> VideoInfo:
+    """Frames, size and rate of a video; only its first frame is decoded.
 
     Raises:
-        VideoError: missing, empty, no video, or shorter than its container declares.
+        VideoError: no such file, empty, not a video, without pictures, truncated, or its first
+            frame cannot be decoded; the message names the file.
     """
-    with _open(path) as container:
-        stream = container.streams.video[0]
-        count = _count_packets(container, stream, path)
-        declared = stream.frames
-        if declared and count < declared:
-            raise VideoError(
-                f"{path}: holds {count} of {declared} declared frames; the file is truncated"
-            )
-        fps = float(stream.average_rate or stream.guessed_rate or 0)
-        if not count or not stream.width or fps <= 0:
-            raise VideoError(f"{path}: no video frames inside; is it an audio file or truncated?")
-        return VideoInfo(count, stream.width, stream.height, fps)
+    contents = _inspect(path)
+    height, width = _read_pyav(path, [0]).shape[1:3]
+    return VideoInfo(contents.pictures, width, height, contents.fps)
 
 
 def read_video(
-    path: str | Path, indices: Sequence[int] | None = None, *, backend: VideoBackend = "auto"
+    path: Path, indices: Sequence[int] | None = None, *, backend: VideoBackend = "auto"
 ) -> Video:
     """Decode all frames, or those at `indices` in the order given.
 
-    Frames are those the file holds, never re-timed. "auto" takes decord and, where decord is
-    missing or fails, PyAV; both give the same frames. A file that PyAV's demuxer finds broken never
-    reaches decord, which can hang.
+    Before any decoder is tried all packets are read, which is quick: decord can hang on broken
+    files, and some sound ones it reads wrongly. "auto" takes decord where it is installed and
+    exact, and else PyAV, which decodes from the start of the file; both give the same frames.
+
+    Two kinds of damage do not show: inside a picture, where its codec does not notice it; and a
+    missing end in a container that declares neither frames nor duration (MPEG-TS, GIF).
+
+    Args:
+        path: of the video.
+        indices: frames to read, counted from 0; they may repeat.
+        backend: "decord" and "pyav" insist on one.
 
     Raises:
-        VideoError: as `probe_video`; a frame cannot be decoded; an index lies outside the file.
+        VideoError: as in `probe_video`; a frame cannot be decoded; an index lies outside of the
+            video; decord is asked for and missing, or not exact for this file.
     """
-    info = probe_video(path)
-    wanted = list(range(info.frames)) if indices is None else list(indices)
-    outside = [index for index in wanted if not 0 <= index < info.frames]
-    if outside:
-        raise VideoError(f"{path}: frame {outside[0]} asked for, it has 0 to {info.frames - 1}")
-    if backend == "pyav":
-        return Video(_read_pyav(path, wanted), info.fps)
-    frames = _read_decord(path, wanted, info.frames)
-    if frames is None:
-        if backend == "decord":
-            raise VideoError(f"{path}: decord is not installed or cannot read it; use pyav")
-        frames = _read_pyav(path, wanted)
-    return Video(frames, info.fps)
+    contents = _inspect(path)
+    wanted = list(range(contents.pictures) if indices is None else indices)
+    assert wanted, "no frame asked for"
+    for index in wanted:
+        if not 0 <= index < contents.pictures:
+            raise VideoError(
+                f"{path}: has no frame {index}, its frames are 0 to {contents.pictures - 1}"
+            )
+    frames = None
+    if backend != "pyav" and contents.seekable:
+        frames = _read_decord(path, wanted, contents.pictures)
+    if frames is None and backend == "decord":
+        raise VideoError(f"{path}: decord is missing or cannot read this file exactly; use pyav")
+    return Video(_read_pyav(path, wanted) if frames is None else frames, contents.fps)
+
+
+def even_size(width: int, height: int) -> tuple[int, int]:
+    """The size that `VideoWriter` gives to frames of `width` x `height` pixels."""
+    return width + width % 2, height + height % 2
 
 
 class VideoWriter:
-    """Write frames one by one to an H.264 mp4 (yuv420p, moov first), used as a context manager.
+    """Write frames one by one to an H.264 mp4 that plays while it loads, as a context manager.
 
-    Odd widths and heights, which yuv420p cannot hold, are made even by repeating the last column or
-    row. The file appears under its name when the block ends well; after an error nothing is left.
+    The pictures are yuv420p, BT.709. This format has even sizes: of an odd width or height the last
+    column or row is repeated. The file appears under its name when the block ends well; after an
+    error nothing is left.
 
     Args:
         path: of the file.
         fps: frames per second.
-        crf: quality of x264, 0 (lossless) to 51.
+        crf: quality of x264, 1 (finest) to 51.
         overwrite: replace an existing file.
 
     Raises:
-        UserError: the file exists, its folder does not, or fps is not above 0.
+        UserError: the file exists, its folder does not, or it cannot be written; fps is not above
+            0; no frame was written.
     """
 
-    def __init__(
-        self, path: str | Path, fps: float, *, crf: int = 18, overwrite: bool = False
-    ) -> None:
-        self.path = Path(path)
-        if self.path.exists() and not overwrite:
-            raise UserError(f"{path}: exists already; choose another name")
-        if not self.path.parent.is_dir():
-            raise UserError(f"{path}: the folder {self.path.parent} does not exist")
-        if not fps > 0:
-            raise UserError(f"{path}: fps={fps} must be above 0")
-        self.fps, self.crf = Fraction(fps).limit_denominator(1001), crf
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp.mp4")
-        self._container = av.open(
-            str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"}
-        )
-        self._stream: av.VideoStream | None = None
+    def __init__(self, path: Path, fps: float, *, crf: int = 18, overwrite: bool = False) -> None:
+        assert 1 <= crf <= 51, crf
+        if path.exists() and not overwrite:
+            raise UserError(f"{path}: exists already; give another name or remove it first")
+        if not path.absolute().parent.is_dir():
+            raise UserError(f"{path}: its folder does not exist; create it first")
+        if not (math.isfinite(fps) and fps > 0):
+            raise UserError(f"{path}: fps is {fps}, it must be positive")
+        self.path, self._crf = path, crf
+        self._fps = Fraction(fps).limit_denominator(1001)  # as in 30000/1001
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._shape: tuple[int, ...] = ()
 
     def __enter__(self) -> VideoWriter:
+        try:
+            self._container: OutputContainer = av.open(
+                str(self._temporary.absolute()),
+                "w",
+                format="mp4",
+                options={"movflags": "+faststart"},
+            )
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot write this file: {error.strerror}") from None
         return self
 
-    def write(self, frame: np.ndarray) -> None:
-        """Append one frame, uint8 (H, W, 3); all frames have one size."""
+    def write(self, frame: NDArray[np.uint8]) -> None:
+        """Append a frame, uint8 (H, W, 3), of the same size as those before it."""
         assert frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3, frame.shape
-        odd_rows, odd_columns = frame.shape[0] % 2, frame.shape[1] % 2
-        frame = np.pad(frame, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
-        if self._stream is None:
-            self._stream = self._container.add_stream("libx264", rate=self.fps)
-            self._stream.height, self._stream.width = frame.shape[:2]
-            self._stream.pix_fmt = "yuv420p"
-            self._stream.options = {"crf": str(self.crf)}
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        for packet in self._stream.encode(picture):
-            self._container.mux(packet)
+        if not self._shape:
+            self._add_stream(*frame.shape[:2])
+            self._shape = frame.shape
+        assert frame.shape == self._shape, (frame.shape, self._shape)
+        padding = ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0))
+        picture = av.VideoFrame.from_ndarray(np.pad(frame, padding, mode="edge"), format="rgb24")
+        self._encode(
+            picture.reformat(
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+            )
+        )
 
     def __exit__(
         self,
@@ -152,92 +194,184 @@ class VideoWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if kind is None and self._stream is not None:
-                for packet in self._stream.encode(None):
-                    self._container.mux(packet)
-            self._container.close()
+            if kind is None and self._shape:
+                self._encode(None)
+            self._close()
             if kind is None:
-                if self._stream is None:
-                    raise UserError(f"{self.path}: no frames to write")
+                if not self._shape:
+                    raise UserError(f"{self.path}: no frame to write")
                 os.replace(self._temporary, self.path)
         finally:
             self._temporary.unlink(missing_ok=True)
 
+    def _add_stream(self, height: int, width: int) -> None:
+        self._stream = self._container.add_stream("libx264", rate=self._fps)
+        self._stream.width, self._stream.height = even_size(width, height)
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.options = {"crf": str(self._crf)}
+        # Without these, players choose the matrix by the size of the picture.
+        codec = self._stream.codec_context
+        codec.colorspace, codec.color_range = _BT709, ColorRange.MPEG
+        codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+
+    def _encode(self, picture: av.VideoFrame | None) -> None:
+        try:
+            self._container.mux(self._stream.encode(picture))
+        except av.FFmpegError as error:
+            raise UserError(f"{self.path}: cannot write this file: {error.strerror}") from None
+
+    def _close(self) -> None:
+        try:
+            self._container.close()
+        except av.FFmpegError as error:
+            raise UserError(f"{self.path}: cannot write this file: {error.strerror}") from None
+
 
 def write_video(
-    path: str | Path,
-    frames: Iterable[np.ndarray],
+    path: Path,
+    frames: Iterable[NDArray[np.uint8]],
     fps: float,
     *,
     crf: int = 18,
     overwrite: bool = False,
 ) -> None:
-    """Write frames, each uint8 (H, W, 3), as `VideoWriter` does, with the same errors."""
+    """Write frames, each uint8 (H, W, 3), as `VideoWriter` does and with its errors."""
     with VideoWriter(path, fps, crf=crf, overwrite=overwrite) as writer:
         for frame in frames:
             writer.write(frame)
 
 
-def _open(path: str | Path) -> av.container.InputContainer:
-    file = Path(path)
-    if not file.is_file():
-        raise VideoError(f"{path}: no such file")
-    if file.stat().st_size == 0:
+def _open(path: Path) -> InputContainer:
+    """Container with a video stream; raises VideoError."""
+    if not path.is_file():
+        raise VideoError(f"{path}: no such video")
+    if not path.stat().st_size:
         raise VideoError(f"{path}: the file is empty")
     try:
-        container = av.open(str(file))
-    except (av.FFmpegError, ValueError):
-        raise VideoError(
-            f"{path}: not a readable video; broken, truncated or another format"
-        ) from None
-    if not container.streams.video:
+        # Absolute, so that FFmpeg takes no name for a protocol.
+        container = av.open(str(path.absolute()))
+    except (av.FFmpegError, UnicodeDecodeError):
+        raise VideoError(f"{path}: not a video, or broken from its start") from None
+    if not _video_streams(container):
         container.close()
-        raise VideoError(f"{path}: no video stream inside, only audio or data")
+        raise VideoError(f"{path}: has no video stream, only sound or other data")
     return container
 
 
-def _count_packets(
-    container: av.container.InputContainer, stream: av.VideoStream, path: str | Path
-) -> int:
-    """Pictures of the stream: packets that hold data and are shown."""
+def _video_streams(container: InputContainer) -> list[av.VideoStream]:
+    """Without the cover picture of a song."""
+    cover = Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
+
+
+def _inspect(path: Path) -> _Contents:
+    """Read all packets of a video; raises VideoError where pictures are missing.
+
+    decord finds pictures by seeking to key frames and counting from there. That is exact where
+    every picture has a time stamp, none is cut off by an edit list, and none that follows a key
+    frame in the file is shown before it (an open group of pictures); in containers that are
+    searched by an index; and where there is one video stream to choose.
+    """
+    with _open(path) as container:
+        stream, *others = _video_streams(container)
+        _check_extent(path, stream)
+        packets = pictures = 0
+        seekable = not others and container.format.name.startswith(("mov,", "matroska,"))
+        last_key, end, timed = 0, Fraction(0), True
+        try:
+            for packet in container.demux(stream):
+                if not packet.size:
+                    continue
+                if packet.is_corrupt:
+                    raise VideoError(f"{path}: truncated or damaged after {packets} frames")
+                packets += 1
+                pictures += not packet.is_discard
+                seekable = seekable and packet.pts is not None and not packet.is_discard
+                timed = timed and bool(packet.duration)
+                if packet.pts is None or packet.time_base is None:
+                    continue
+                if packet.is_keyframe:
+                    last_key = packet.pts
+                seekable = seekable and packet.pts >= last_key
+                end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+        except av.FFmpegError as error:
+            raise VideoError(
+                f"{path}: cannot be read after {packets} frames: {error.strerror}"
+            ) from None
+        declared = _declared_duration(stream)
+        rate = stream.average_rate
+        # In mp4 an edit list may leave declared frames out; there `_check_extent` was exact.
+        indexed = container.format.name.startswith("mov,")
+        if not indexed and packets < stream.frames:
+            raise VideoError(f"{path}: truncated, {packets} of {stream.frames} frames are there")
+        if not pictures or not rate:
+            raise VideoError(f"{path}: its video stream has no frames")
+        if timed and (declared - end) * rate > Fraction(1, 2):
+            raise VideoError(
+                f"{path}: truncated, {float(end):.2f} of {float(declared):.2f} seconds are there"
+            )
+        return _Contents(pictures, float(rate), seekable)
+
+
+def _check_extent(path: Path, stream: av.VideoStream) -> None:
+    """Compare where the container's index says that pictures are with the size of the file."""
+    end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    missing = end - path.stat().st_size
+    if missing > 0:
+        raise VideoError(f"{path}: truncated, {missing} bytes of its pictures are missing")
+
+
+def _declared_duration(stream: av.VideoStream) -> Fraction:
+    """Seconds that Matroska notes for a stream as HH:MM:SS.fraction; 0 where nothing is noted."""
     try:
-        return sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
-    except av.FFmpegError as error:
-        raise VideoError(f"{path}: cannot be read to its end ({error.strerror})") from None
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+    except (KeyError, ValueError):
+        return Fraction(0)
 
 
-def _read_decord(path: str | Path, wanted: list[int], count: int) -> np.ndarray | None:
+def _read_decord(path: Path, wanted: list[int], count: int) -> NDArray[np.uint8] | None:
     """Frames by decord, or None where it is missing, fails or counts other frames."""
     try:
         import decord
     except ImportError:
         return None
+    decord.logging.set_level(decord.logging.QUIET)  # PyAV says what is wrong
     try:
-        reader = decord.VideoReader(str(path), num_threads=1)
-        if len(reader) != count:
-            return None
-        return np.asarray(reader.get_batch(wanted).asnumpy())
-    except decord.DECORDError:
+        reader = decord.VideoReader(str(path.absolute()), num_threads=1)
+        return reader.get_batch(wanted).asnumpy() if len(reader) == count else None
+    except (decord.DECORDError, RuntimeError):
         return None
 
 
-def _read_pyav(path: str | Path, wanted: list[int]) -> np.ndarray:
-    """Frames by decoding from the start: exact whatever the key frames and time stamps are."""
-    needed, last = set(wanted), max(wanted, default=-1)
-    found: dict[int, np.ndarray] = {}
+def _read_pyav(path: Path, wanted: list[int]) -> NDArray[np.uint8]:
+    """Frames by decoding from the start, which is exact in every container; raises VideoError."""
+    needed, last = set(wanted), max(wanted)
+    found: dict[int, NDArray[np.uint8]] = {}
+    decoded = 0
     with _open(path) as container:
+        stream = _video_streams(container)[0]
+        stream.thread_type = "AUTO"
         try:
-            for index, frame in enumerate(container.decode(video=0)):
-                if index in needed:
-                    found[index] = frame.to_ndarray(format="rgb24")
-                if index == last:
+            for frame in container.decode(stream):
+                if decoded in needed:
+                    found[decoded] = _upright(frame)
+                decoded += 1
+                if decoded > last:
                     break
         except av.FFmpegError as error:
-            raise VideoError(f"{path}: frame {len(found)} is broken ({error.strerror})") from None
-    missing = sorted(needed - set(found))
-    if missing:
-        raise VideoError(f"{path}: frame {missing[0]} cannot be decoded; the file is damaged")
-    sizes = {frame.shape for frame in found.values()}
+            raise VideoError(
+                f"{path}: frame {decoded} cannot be decoded: {error.strerror}"
+            ) from None
+    if decoded <= last:
+        raise VideoError(f"{path}: only {decoded} frames can be decoded, the file is damaged")
+    sizes = sorted({(frame.shape[1], frame.shape[0]) for frame in found.values()})
     if len(sizes) > 1:
-        raise VideoError(f"{path}: its frames change size ({sorted(sizes)})")
+        raise VideoError(f"{path}: its frames change their size, {sizes[0]} and {sizes[1]} pixels")
     return np.stack([found[index] for index in wanted])
+
+
+def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """RGB of a frame, turned as the file asks for."""
+    pixels = frame.to_ndarray(format="rgb24")
+    return np.rot90(pixels, frame.rotation // 90 % 4).astype(np.uint8, copy=False)
