@@ -18,6 +18,7 @@ from lisa_video.backbones.animatediff import AnimateDiffBackbone
 from lisa_video.cli import resolved_yaml
 from lisa_video.detectors import build_detector, check_detector
 from lisa_video.errors import UserError
+from lisa_video.extraction import detect_poses
 from lisa_video.generation_config import DrivingConfig, GenerateConfig
 from lisa_video.loading import cast
 from lisa_video.pipeline import PoseToVideoPipeline
@@ -52,13 +53,15 @@ def check_generation(config: GenerateConfig) -> None:
 
 
 def generate(config: GenerateConfig) -> PoseSequence:
-    """Generate and write the video; returns the poses that it was asked to follow."""
+    """Generate and write the video; returns the poses that it was asked to follow.
+
+    Raises UserError as `check_generation`, and where files cannot be written or nobody is found.
+    """
+    _make_folders(config)
     source = driving_poses(config.driving)
     pipeline = load_pipeline(config)
     poses = framed(source, frame_size(config, pipeline.backbone), config.driving.framing)
     frames = generate_frames(pipeline, config, poses)
-    for path in _outputs(config):
-        path.parent.mkdir(parents=True, exist_ok=True)
     write_video(config.output, frames, poses.fps)
     _settings_file(config).write_text(resolved_yaml(config), encoding="utf-8")
     if config.poses_output is not None:
@@ -138,10 +141,7 @@ def frame_indices(driving: DrivingConfig, length: int, fps: float, path: Path) -
 
 def _detected(driving: DrivingConfig, path: Path) -> PoseSequence:
     video = read_video(path, _video_indices(driving, path))
-    detector = build_detector(driving.detector)
-    height, width = video.frames.shape[1:3]
-    keypoints = detector.detect(video.frames)
-    return PoseSequence(keypoints, width, height, video.fps, detector=detector.name)
+    return detect_poses(video.frames, video.fps, build_detector(driving.detector))
 
 
 def _video_indices(driving: DrivingConfig, path: Path) -> list[int]:
@@ -152,6 +152,14 @@ def _video_indices(driving: DrivingConfig, path: Path) -> list[int]:
 def _outputs(config: GenerateConfig) -> Sequence[Path]:
     files = [config.output, _settings_file(config)]
     return files if config.poses_output is None else [*files, config.poses_output]
+
+
+def _make_folders(config: GenerateConfig) -> None:
+    for folder in {path.parent for path in _outputs(config)}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot make this folder: {error.strerror}") from None
 
 
 def _settings_file(config: GenerateConfig) -> Path:

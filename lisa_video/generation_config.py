@@ -48,7 +48,7 @@ class SamplingConfig:
 
     steps: int = 25
     """Denoising steps."""
-    guidance_scale: float = 7.5
+    guidance_scale: float = 3.0
     """Classifier-free guidance by the prompt; 1 is none."""
     negative_prompt: str = ""
     """What guidance steers away from."""

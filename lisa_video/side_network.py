@@ -136,7 +136,8 @@ class TemporalSideNetwork(ModelMixin, ConfigMixin):
         unet = backbone.unet
         names = list(backbone.injection_points) if injection == "all" else list(injection)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # Unlike torch.manual_seed, which would reach the CUDA generators too.
+            torch.default_generator.manual_seed(seed)
             side = cls(
                 unet_config={k: v for k, v in unet.config.items() if not k.startswith("_")},
                 pose_halvings=backbone.vae_scale_factor.bit_length() - 1,

@@ -1,5 +1,6 @@
 """Generation from pose files and driving videos, with real models, files and command line."""
 
+import runpy
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -175,7 +176,7 @@ def test_frames_without_people_are_refused(tmp_path: Path) -> None:
         ({"driving__frames": 10, "driving__start": 4}, "has 12 frames, and 10 frames from .* 13"),
         ({"driving__fps": 5}, "3 frames from driving.start=0 at 5 fps reach to frame 8"),
         ({"driving__poses": "nowhere.npz"}, "nowhere.npz: no such pose file"),
-        ({"driving__poses": "null", "driving__video": "no.mp4"}, "no.mp4: no such file"),
+        ({"driving__poses": "null", "driving__video": "no.mp4"}, "no.mp4: no such video"),
         ({"driving__frames": 17, "driving__fps": 1000}, "this backbone makes at most 16"),
         ({"size": "[30,32]"}, r"size=\[30, 32\]: both must be multiples of 4"),
         ({"side_network": "elsewhere"}, "elsewhere: no such folder, and no hub name"),
@@ -256,14 +257,56 @@ def test_dry_run_checks_and_writes_nothing(models: Path, pose_file: Path, tmp_pa
         command += [f"--{name}", str(value)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    assert "guidance_scale: 7.5" in done.stdout
+    assert "guidance_scale: 3.0" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["poses.npz"]
 
-    command[-1] = str(tmp_path / "out.gif")
-    refused = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert refused.returncode == 2
-    assert refused.stderr.count("\n") == 1
-    assert refused.stderr.startswith("error: ")
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output": "out.gif"}, "has to end in .mp4"),
+        ({"output": "poses.npz/out.mp4"}, "poses.npz: cannot make this folder"),
+        ({"sampling.guidance": "3"}, "unknown flag --sampling.guidance, nearest is --sampling."),
+        ({"driving.frames": "17", "driving.fps": "60"}, "this backbone makes at most 16"),
+        ({"driving.poses": "nan.npz"}, "nan.npz: "),
+        ({"driving.poses": "nobody.npz"}, "nobody.npz: "),
+        ({"backbone.path": "other"}, "was made for another backbone"),
+    ],
+)
+def test_command_line_refuses_in_one_line(
+    models: Path,
+    pose_file: Path,
+    tmp_path: Path,
+    changes: dict[str, str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    damaged = dict(np.load(pose_file))
+    np.savez(tmp_path / "nan.npz", **damaged | {"keypoints": damaged["keypoints"] * np.nan})
+    np.savez(tmp_path / "nobody.npz", **damaged | {"keypoints": damaged["keypoints"] * 0})
+    tiny_checkpoint(tmp_path / "other", tiny_backbone(seed=1))
+    before = sorted(tmp_path.iterdir())
+    values = {
+        "backbone.path": str(models / "backbone"),
+        "side_network": str(models / "side"),
+        "driving.poses": "poses.npz",
+        "driving.frames": "3",
+        "prompt": "a man",
+        "output": "out.mp4",
+    }
+    flags = [part for name, value in (values | changes).items() for part in (f"--{name}", value)]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["generate.py", *flags])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "pipelines/generate.py"), run_name="__main__")
+    stderr = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert stderr.startswith("error: ")
+    assert message in stderr
+    assert stderr.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_half_precision_generates(models: Path, pose_file: Path, tmp_path: Path) -> None:
