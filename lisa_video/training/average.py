@@ -9,20 +9,19 @@ import torch
 from lisa_video.side_network import TemporalSideNetwork
 
 
-class WeightAverage:
-    """A frozen copy of a network whose weights follow it with `decay` per step.
+def frozen_copy(network: TemporalSideNetwork) -> TemporalSideNetwork:
+    """A copy in eval mode that asks for no gradient."""
+    return copy.deepcopy(network).eval().requires_grad_(False)
 
-    Early steps decay faster, by (1 + step) / (10 + step), so that the random start is soon
-    forgotten (as the averages of TensorFlow and diffusers do).
+
+@torch.no_grad()
+def update_average(
+    average: TemporalSideNetwork, network: TemporalSideNetwork, decay: float, step: int
+) -> None:
+    """Let `average` take in the weights of `network` after optimizer step `step`, from 1.
+
+    Early steps decay faster, by (1 + step) / (10 + step), so that the start is soon forgotten
+    (as in the averages of TensorFlow and diffusers).
     """
-
-    def __init__(self, network: TemporalSideNetwork, decay: float) -> None:
-        self.decay = decay
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def update(self, network: TemporalSideNetwork, step: int) -> None:
-        """Take in the weights after optimizer step `step`, counted from 1."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        own, new = list(self.network.parameters()), list(network.parameters())
-        torch._foreach_lerp_(own, new, 1 - decay)
+    decay = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)

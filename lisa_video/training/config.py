@@ -51,8 +51,10 @@ class DataConfig:
     """Clips per process and forward pass."""
     workers: int = 0
     """Processes that read ahead; 0 reads in the training process."""
+    cache_in_memory: bool = False
+    """Keep decoded clips in memory, in each reading process; for sets that fit."""
     cache_encodings: bool = False
-    """Keep latents and text states of every window seen in memory; for sets small enough."""
+    """Keep the latents of every window and the text states of every caption in memory, too."""
 
     def __post_init__(self) -> None:
         _at_least(1, "data", frames=self.frames, stride=self.stride, batch_size=self.batch_size)

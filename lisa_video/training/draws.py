@@ -62,7 +62,7 @@ def draw(
     config: TrainConfig,
     backbone: AnimateDiffBackbone,
     positions: Sequence[int],
-    latent_shape: tuple[int, int, int, int],
+    latent_shape: torch.Size,
 ) -> Draws:
     """Noise, timesteps and dropout for the clips at `positions`; `latent_shape` is (C, F, h, w)."""
     seed = config.seed

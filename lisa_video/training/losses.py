@@ -6,6 +6,7 @@ Source: Wang et al., "LISA", arXiv:2606.27192.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -137,3 +138,38 @@ def explained_share(controlled_loss: float, prior_loss: float) -> float:
 def in_dtype(residuals: SideResiduals, dtype: torch.dtype) -> SideResiduals:
     """Residuals in the dtype of the activations that they are added to."""
     return SideResiduals({name: value.to(dtype) for name, value in residuals.points.items()})
+
+
+def log_values(
+    passes: Sequence[LossTerms], across_processes: Callable[[Tensor], Tensor]
+) -> dict[str, float | list[float]]:
+    """Means over the accumulated passes, and over processes by `across_processes`, as logged.
+
+    `loss` and `main`; under the LISA objective also `alignment`, `target_norm`, their `ratio`
+    (1: the decoder explains nothing of the likelihood target), `prior`, the share `explained` by
+    the controlled prediction, and `frame_shares`, each frame's share of the alignment loss.
+    """
+    rows = [_scalars(terms) for terms in passes]
+    loss, main, *more = across_processes(torch.stack(rows).mean(dim=0)).tolist()
+    values: dict[str, float | list[float]] = {"loss": loss, "main": main}
+    if not more:
+        return values
+    alignment, target_norm, prior, *frames = more
+    whole = sum(frames) or 1.0
+    return values | {
+        "alignment": alignment,
+        "target_norm": target_norm,
+        "ratio": alignment / target_norm if target_norm else 0.0,
+        "prior": prior,
+        "explained": explained_share(main, prior),
+        "frame_shares": [frame / whole for frame in frames],
+    }
+
+
+def _scalars(terms: LossTerms) -> Tensor:
+    """Everything that is logged of one pass: (2,), or (5 + F,) under the LISA objective."""
+    own = torch.stack([terms.total.detach(), terms.main])
+    if terms.alignment is None or terms.prior is None:
+        return own
+    aligned = torch.stack([terms.alignment.loss.detach(), terms.alignment.target_norm, terms.prior])
+    return torch.cat([own, aligned, terms.alignment.per_frame.mean(dim=0)])

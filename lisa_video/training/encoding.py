@@ -1,0 +1,53 @@
+"""Clips to what the networks read: latents and text states.
+
+Shapes: B batch, F frames, C latent channels, H W pixels, h w latent cells, L tokens, D text width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lisa_video.backbones.animatediff import AnimateDiffBackbone
+
+
+class ClipEncoder:
+    """The frozen encoders of a backbone, with a memory of what they made where `cache` is set.
+
+    Several runs on the same clips can share one encoder, and with it the loaded backbone and the
+    memory. Clips and captions are encoded one at a time, and latents are the posterior's mode, so
+    that what a clip becomes depends neither on its batch nor on what is remembered.
+    """
+
+    def __init__(self, backbone: AnimateDiffBackbone, *, cache: bool = False) -> None:
+        self.backbone = backbone
+        self.cache = cache
+        self._latents: dict[bytes, Tensor] = {}
+        self._text: dict[str, Tensor] = {}
+
+    def latents(self, pixels: Tensor) -> Tensor:
+        """(B, F, 3, H, W) in [-1, 1] -> scaled latents (B, C, F, h, w) on the backbone's device."""
+        return torch.cat([self._clip_latents(clip[None]) for clip in pixels])
+
+    def text(self, captions: Sequence[str]) -> Tensor:
+        """Captions -> (B, L, D) on the backbone's device."""
+        return torch.cat([self._caption_states(caption) for caption in captions])
+
+    def _clip_latents(self, pixels: Tensor) -> Tensor:
+        if not self.cache:
+            return self.backbone.encode_video(pixels)
+        key = hashlib.sha256(pixels.cpu().contiguous().numpy().data).digest()
+        key += str(tuple(pixels.shape)).encode()
+        if key not in self._latents:
+            self._latents[key] = self.backbone.encode_video(pixels)
+        return self._latents[key]
+
+    def _caption_states(self, caption: str) -> Tensor:
+        if not self.cache:
+            return self.backbone.encode_text([caption])
+        if caption not in self._text:
+            self._text[caption] = self.backbone.encode_text([caption])
+        return self._text[caption]

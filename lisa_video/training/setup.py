@@ -1,0 +1,171 @@
+"""What a run starts from: backbone, clips, probe and networks, each checked against the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lisa_video.backbones import load_backbone
+from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.dataset import ClipDataset, collate
+from lisa_video.decoder import LisaDecoder
+from lisa_video.errors import UserError
+from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.training.average import frozen_copy
+from lisa_video.training.checkpoint import (
+    Networks,
+    latest_checkpoint,
+    load_decoder,
+    load_trainable,
+)
+from lisa_video.training.config import Precision, TrainConfig
+from lisa_video.training.draws import Purpose, stream_seed
+from lisa_video.training.encoding import ClipEncoder
+from lisa_video.training.probe import AdherenceProbe
+from lisa_video.training.run_folder import check_run_folder
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "no": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+def check_training(config: TrainConfig) -> None:
+    """Raise UserError for all that can be wrong before the first step; write nothing."""
+    check_run_folder(config)
+    check_precision(config)
+    backbone = open_backbone(config)
+    open_dataset(config, backbone, config.data.split).check()
+    if config.probe.every:
+        open_probe_dataset(config, backbone).check()
+    start_networks(config, backbone, latest_checkpoint(config.output))
+
+
+def check_precision(config: TrainConfig) -> None:
+    """Raise UserError where this machine cannot train in `mixed_precision`."""
+    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("mixed_precision=fp16: needs a GPU; this machine can train in no or bf16")
+
+
+def open_backbone(config: TrainConfig) -> AnimateDiffBackbone:
+    """Load the backbone, in the precision of the run."""
+    settings = config.backbone
+    return load_backbone(
+        settings.kind,
+        settings.path,
+        motion_adapter=settings.motion_adapter,
+        beta_schedule=settings.beta_schedule,
+        dtype=DTYPES[config.mixed_precision],
+    )
+
+
+def open_dataset(config: TrainConfig, backbone: AnimateDiffBackbone, split: str) -> ClipDataset:
+    """The clips of a split, as `backbone` can take them.
+
+    Windows of the training split depend on the seed of the run, all others on that of the probe.
+    """
+    data = config.data
+    if data.frames > backbone.max_frames:
+        raise UserError(
+            f"data.frames={data.frames}: the motion modules of {config.backbone.path} attend to at "
+            f"most {backbone.max_frames} frames"
+        )
+    if any(side % backbone.vae_scale_factor for side in data.size):
+        raise UserError(
+            f"data.size={list(data.size)}: width and height must be multiples of "
+            f"{backbone.vae_scale_factor}, the reduction of the VAE"
+        )
+    return ClipDataset(
+        data.root,
+        split,
+        frames=data.frames,
+        stride=data.stride,
+        size=data.size,
+        seed=config.seed if split == data.split else config.probe.seed,
+        cache_in_memory=data.cache_in_memory,
+    )
+
+
+def open_probe_dataset(config: TrainConfig, backbone: AnimateDiffBackbone) -> ClipDataset:
+    """The clips that the probe looks at are the first of these."""
+    split = config.data.validation_split
+    clips = open_dataset(config, backbone, split)
+    if len(clips) < 2:
+        raise UserError(
+            f"data.validation_split={split}: the probe shuffles poses among clips and needs 2, "
+            f"{config.data.root} has {len(clips)}; add clips, or set probe.every to 0"
+        )
+    return clips
+
+
+def build_probe(config: TrainConfig, encoder: ClipEncoder) -> AdherenceProbe:
+    """The adherence probe on the first clips of the validation split."""
+    clips = open_probe_dataset(config, encoder.backbone)
+    batch = collate([clips.clip(index, 0) for index in range(min(config.probe.clips, len(clips)))])
+    return AdherenceProbe(
+        config.probe,
+        encoder.backbone,
+        encoder.latents(batch.pixels),
+        encoder.text(batch.captions),
+        batch.pose_frames.to(encoder.backbone.device),
+        shift=config.timesteps.shift,
+        at_once=config.data.batch_size,
+    )
+
+
+def start_networks(
+    config: TrainConfig, backbone: AnimateDiffBackbone, checkpoint: Path | None
+) -> Networks:
+    """New networks, or those of the checkpoint to go on from."""
+    if checkpoint is None:
+        return new_networks(config, backbone)
+    return stored_networks(config, backbone, checkpoint)
+
+
+def new_networks(config: TrainConfig, backbone: AnimateDiffBackbone) -> Networks:
+    """The networks at step 0; for one seed the side network is the same under both objectives."""
+    settings = config.side_network
+    if settings.init_from is None:
+        side = TemporalSideNetwork.from_backbone(
+            backbone,
+            injection=settings.injection,
+            taps=_taps(config),
+            pose_init=settings.pose_init,
+            seed=config.seed,
+        )
+    else:
+        side = load_trainable(settings.init_from, backbone, _taps(config))
+    return Networks(
+        side_network=side,
+        average=frozen_copy(side) if config.ema.decay else None,
+        decoder=_new_decoder(config, side, backbone) if config.objective == "lisa" else None,
+    )
+
+
+def stored_networks(
+    config: TrainConfig, backbone: AnimateDiffBackbone, checkpoint: Path
+) -> Networks:
+    """The networks of a checkpoint; UserError where they are of another backbone."""
+    average = decoder = None
+    if config.ema.decay:
+        average = frozen_copy(load_trainable(checkpoint / "average", backbone, _taps(config)))
+    if config.objective == "lisa":
+        decoder = load_decoder(checkpoint / "decoder", backbone)
+    side = load_trainable(checkpoint / "side_network", backbone, _taps(config))
+    return Networks(side, average, decoder)
+
+
+def _taps(config: TrainConfig) -> list[str]:
+    return [config.alignment.tap] if config.objective == "lisa" else []
+
+
+def _new_decoder(
+    config: TrainConfig, side: TemporalSideNetwork, backbone: AnimateDiffBackbone
+) -> LisaDecoder:
+    point = side.tap_points[config.alignment.tap]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(config.seed, Purpose.DECODER))
+        decoder = LisaDecoder(point.channels, backbone.latent_channels, point.halvings)
+    return decoder.to(backbone.device)

@@ -1,0 +1,25 @@
+"""Train a pose side network on a frozen video backbone, by the plain or the LISA objective.
+
+python pipelines/train.py --config configs/animatediff/train_lisa.yaml
+accelerate launch pipelines/train.py --config configs/animatediff/sd15_lisa.yaml
+"""
+
+from lisa_video.cli import run_job
+from lisa_video.training.config import TrainConfig
+
+
+def check(config: TrainConfig) -> None:
+    from lisa_video.training.setup import check_training
+
+    check_training(config)
+
+
+def run(config: TrainConfig) -> None:
+    from lisa_video.training.loop import train
+
+    state = train(config)
+    print(f"side network of step {state.step} written to {config.output / 'side_network'}")
+
+
+if __name__ == "__main__":
+    run_job(TrainConfig, run, check=check, description=__doc__)

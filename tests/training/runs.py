@@ -1,0 +1,79 @@
+"""A tiny dataset and the settings of a tiny run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lisa_video.manifest import DatasetWriter
+from lisa_video.poses import PoseSequence
+from lisa_video.training.config import (
+    AlignmentConfig,
+    BackboneConfig,
+    DataConfig,
+    EmaConfig,
+    OptimizerConfig,
+    ProbeConfig,
+    SideNetworkConfig,
+    TimestepConfig,
+    TrainConfig,
+)
+
+SIZE = 16
+FRAMES = 6
+
+
+def write_clips(root: Path, train: int = 7, validation: int = 3) -> Path:
+    """Two-coloured clips: above a line that moves with the joints it is bright."""
+    with DatasetWriter(root) as writer:
+        for index in range(train + validation):
+            rng = np.random.default_rng(index)
+            height = np.clip(rng.integers(2, SIZE - 2) + np.arange(FRAMES) % 3 - 1, 1, SIZE - 1)
+            frames = np.full((FRAMES, SIZE, SIZE, 3), 40, dtype=np.uint8)
+            keypoints = np.ones((FRAMES, 1, 18, 3), dtype=np.float32)
+            keypoints[..., 0] = rng.uniform(2, SIZE - 2, size=18)
+            for frame, line in enumerate(height):
+                frames[frame, :line] = 220
+                keypoints[frame, :, :, 1] = line
+            keypoints[..., 2] = rng.uniform(0.2, 1.0, size=(FRAMES, 1, 18))
+            poses = PoseSequence(keypoints, SIZE, SIZE, fps=8.0, detector="ground-truth")
+            split = "train" if index < train else "validation"
+            caption = f"a man {'abcdefgh'[index % 8]}"
+            writer.add(f"clip_{index}", frames, poses, caption=caption, split=split)
+    return root
+
+
+def tiny_config(clips: Path, output: Path, backbone: str = "unused", **changes: Any) -> TrainConfig:
+    """Six steps of two clips; `changes` as "section__key=value" or "key=value"."""
+    config = TrainConfig(
+        backbone=BackboneConfig(backbone),
+        data=DataConfig(
+            clips,
+            frames=4,
+            size=(SIZE, SIZE),
+            batch_size=2,
+            cache_in_memory=True,
+            cache_encodings=True,
+        ),
+        output=output,
+        steps=6,
+        side_network=SideNetworkConfig(pose_init="normal"),
+        alignment=AlignmentConfig(tap="down_1"),
+        optimizer=OptimizerConfig(lr=1e-3, warmup_steps=2),
+        ema=EmaConfig(decay=0.9),
+        timesteps=TimestepConfig(shift=2.0),
+        probe=ProbeConfig(every=3, clips=3, draws=1),
+        text_dropout=0.3,
+        pose_dropout=0.2,
+        log_every=1,
+        checkpoint_every=100,
+    )
+    for name, value in changes.items():
+        section, _, key = name.rpartition("__")
+        if section:
+            value, name = replace(getattr(config, section), **{key: value}), section
+        config = replace(config, **{name: value})
+    return config

@@ -1,0 +1,143 @@
+"""The training job from its command line: what it refuses, and one small run."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lisa_video.cli import resolved_yaml, run_job
+from lisa_video.training.config import TrainConfig
+from lisa_video.training.loop import train
+from lisa_video.training.run_folder import read_log
+from lisa_video.training.setup import check_training
+from tests.tiny import tiny_backbone, tiny_checkpoint
+from tests.training.runs import tiny_config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("backbone"))
+
+
+def write_config(tmp_path: Path, clips: Path, backbone: Path, **changes: object) -> Path:
+    config = tiny_config(clips, tmp_path / "run", str(backbone), **changes)
+    path = tmp_path / "train.yaml"
+    path.write_text(resolved_yaml(config))
+    return path
+
+
+def launch(config: Path, *flags: str) -> int | None:
+    """Run the job in this process; the exit code."""
+    try:
+        run_job(
+            TrainConfig,
+            train,
+            check=check_training,
+            description="",
+            argv=["--config", str(config), *flags],
+        )
+    except SystemExit as end:
+        return int(end.code or 0)
+    return None
+
+
+def test_job_trains_and_repeats_cheaply(tmp_path: Path, clips: Path, backbone: Path) -> None:
+    config = write_config(tmp_path, clips, backbone, steps=2)
+    command = [sys.executable, str(ROOT / "pipelines" / "train.py"), "--config", str(config)]
+    for _ in range(2):
+        done = subprocess.run(
+            command,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "side network of step 2" in done.stdout
+    assert [row["step"] for row in read_log(tmp_path / "run")] == [0, 1, 2]
+    assert (tmp_path / "run" / "side_network" / "config.json").is_file()
+
+
+def test_dry_run_writes_nothing(
+    tmp_path: Path, clips: Path, backbone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, clips, backbone)
+    assert launch(config, "--dry-run") is None
+    assert yaml.safe_load(capsys.readouterr().out)["objective"] == "lisa"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--optimizer.learning_rate", "1"], ["unknown flag --optimizer.learning_rate"]),
+        (["--backbone.path", "/nowhere"], ["/nowhere"]),
+        (["--backbone.kind", "other"], ["unknown backbone 'other'", "animatediff"]),
+        (["--data.root", "/nowhere"], ["/nowhere"]),
+        (["--data.split", "other"], ["no split 'other'", "train"]),
+        (["--data.validation_split", "other"], ["no split 'other'", "validation"]),
+        (["--data.frames", "7"], ["has 6 frames", "window of 7"]),
+        (["--data.frames", "32"], ["data.frames=32", "at most 16"]),
+        (["--data.size", "[18, 16]"], ["data.size=[18, 16]", "multiples of 4"]),
+        (["--alignment.tap", "down_9"], ["down_9", "down_0", "mid"]),
+        (["--side_network.injection", "[down_9]", "--objective", "plain"], ["down_9", "down_0"]),
+        (["--side_network.init_from", "/nowhere"], ["/nowhere"]),
+        (["--mixed_precision", "fp16"], ["mixed_precision=fp16", "GPU"]),
+        (["--steps", "0"], ["steps=0"]),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path,
+    clips: Path,
+    backbone: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    parts: list[str],
+) -> None:
+    assert launch(write_config(tmp_path, clips, backbone), *flags) == 2
+    assert_one_line(capsys, *parts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_key_in_the_file(
+    tmp_path: Path, clips: Path, backbone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, clips, backbone)
+    config.write_text(config.read_text().replace("warmup_steps", "warm_up_steps"))
+    assert launch(config) == 2
+    assert_one_line(capsys, "optimizer.warm_up_steps", "optimizer.warmup_steps")
+
+
+def test_checkpoint_of_another_backbone_and_folder_of_another_run(
+    tmp_path: Path, clips: Path, backbone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "backbone"
+    shutil.copytree(backbone, mine)
+    config = write_config(tmp_path, clips, mine, steps=1, probe__every=0)
+    assert launch(config) is None
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    capsys.readouterr()
+
+    assert launch(config, "--seed", "4") == 2
+    assert_one_line(capsys, "other settings (seed is 0 there and 4 here)")
+    assert launch(config, "--resume", "never") == 2
+    assert_one_line(capsys, "holds a run already")
+
+    shutil.rmtree(mine)
+    tiny_checkpoint(mine, tiny_backbone(seed=6))
+    assert launch(config) == 2
+    assert_one_line(capsys, "checkpoints/step_00000001", "made for another backbone")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == files
+
+
+def assert_one_line(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    for part in parts:
+        assert part in lines[0], lines[0]
