@@ -332,6 +332,10 @@ def _declared_duration(stream: av.VideoStream) -> Fraction:
 
 def _read_decord(path: Path, wanted: list[int], count: int) -> NDArray[np.uint8] | None:
     """Frames by decord, or None where it is missing, fails or counts other frames."""
+    # decord puts its zlib of 2005 in front of that of libraries loaded after it, and OpenCV then
+    # writes PNG files that nobody can read.
+    import cv2  # noqa: F401
+
     try:
         import decord
     except ImportError:
