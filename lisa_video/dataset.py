@@ -27,7 +27,7 @@ from lisa_video.manifest import (
     select_split,
 )
 from lisa_video.poses import PoseSequence, draw_pose_frames
-from lisa_video.video import count_frames, read_video
+from lisa_video.video import probe_video, read_video
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,7 @@ class ClipDataset(Dataset[Clip]):
         return Clip(entry.id, pixels, poses, entry.caption, start)
 
     def check(self) -> None:
-        """Open every clip and pose file of the split, without decoding; errors as in `clip`."""
+        """Open every clip of the split, decoding only its first frame; errors as in `clip`."""
         for entry in self.entries:
             self._poses(entry)
 
@@ -148,25 +148,27 @@ class ClipDataset(Dataset[Clip]):
         self, entry: ManifestEntry, wanted: Sequence[int]
     ) -> tuple[NDArray[np.uint8], PoseSequence]:
         poses = self._poses(entry).frames(wanted)
-        path = self.root / entry.video
-        frames = read_video(path, wanted).frames
-        check_sizes(str(path), (frames.shape[2], frames.shape[1]), (poses.width, poses.height))
-        return fit_clip(frames, poses, self.size)
+        return fit_clip(read_video(self.root / entry.video, wanted).frames, poses, self.size)
 
     def _poses(self, entry: ManifestEntry) -> PoseSequence:
         """Poses of the whole clip; the first time they are compared with video and manifest."""
         poses = PoseSequence.load(self.root / entry.poses, require_people=True)
         if entry.id not in self._checked:
-            path = self.root / entry.video
-            count = count_frames(path)
-            check_lengths(str(path), count, len(poses))
-            if count != entry.frames:
-                raise UserError(
-                    f"{path}: has {count} frames, the manifest says {entry.frames} for clip "
-                    f"'{entry.id}'"
-                )
+            _check_clip(entry, self.root / entry.video, poses)
             self._checked.add(entry.id)
         return poses
+
+
+def _check_clip(entry: ManifestEntry, path: Path, poses: PoseSequence) -> None:
+    info = probe_video(path)
+    check_lengths(str(path), info.frames, len(poses))
+    check_sizes(str(path), (info.width, info.height), (poses.width, poses.height))
+    for name in ("frames", "width", "height"):
+        found, stated = getattr(info, name), getattr(entry, name)
+        if found != stated:
+            raise UserError(
+                f"{path}: {name} is {found}, the manifest says {stated} for clip '{entry.id}'"
+            )
 
 
 def window_start(seed: int, epoch: int, id: str, starts: int) -> int:

@@ -1,0 +1,285 @@
+"""Clips cut from datasets: right frames with right poses, reproducible windows, honest errors."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from lisa_video.dataset import ClipDataset, collate, fit_clip, window_start
+from lisa_video.errors import UserError
+from lisa_video.manifest import MANIFEST, DatasetWriter
+from lisa_video.poses import PoseSequence, draw_pose_frames
+from lisa_video.video import write_video
+
+WIDTH, HEIGHT, LENGTH, FPS = 48, 32, 12, 10.0
+DOT = 0  # the joint that the dot in the picture follows
+
+
+def dot_clip(
+    width: int = WIDTH, height: int = HEIGHT, frames: int = LENGTH, radius: int = 3
+) -> tuple[np.ndarray, PoseSequence]:
+    """A white dot on black that wanders, with one keypoint at its centre; other joints absent."""
+    x = np.linspace(width * 0.35, width * 0.65, frames).round() + 0.5
+    y = np.linspace(height * 0.6, height * 0.4, frames).round() + 0.5
+    columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    inside = np.hypot(columns - x[:, None, None], rows - y[:, None, None]) <= radius
+    pixels = np.repeat(inside[..., None] * np.uint8(255), 3, axis=-1)
+    keypoints = np.zeros((frames, 1, 18, 3), np.float32)
+    keypoints[:, 0, DOT] = np.stack([x, y, np.ones(frames)], axis=-1)
+    return pixels, PoseSequence(keypoints, width, height, FPS, detector="ground-truth")
+
+
+def dot_centres(frames: np.ndarray) -> np.ndarray:
+    """Centre of the brightness of each frame, (F, 2), in continuous coordinates."""
+    light = frames.astype(float).mean(axis=-1)
+    light[light < 60] = 0
+    columns = (light.sum(axis=1) * (np.arange(light.shape[2]) + 0.5)).sum(axis=1)
+    rows = (light.sum(axis=2) * (np.arange(light.shape[1]) + 0.5)).sum(axis=1)
+    return np.stack([columns, rows], axis=-1) / light.sum(axis=(1, 2))[:, None]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Six training clips and one for validation."""
+    with DatasetWriter(tmp_path / "set") as writer:
+        for index in range(7):
+            split = "train" if index < 6 else "validation"
+            writer.add(f"clip-{index}", *dot_clip(), caption=f"dot {index}", split=split)
+    return tmp_path / "set"
+
+
+def windows(dataset: ClipDataset) -> list[int]:
+    return [dataset[index].start for index in range(len(dataset))]
+
+
+# Windows.
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_window_has_the_frames_and_poses_of_its_place(
+    root: Path, cache: bool, stride: int
+) -> None:
+    dataset = ClipDataset(
+        root, "train", frames=5, stride=stride, size=(WIDTH, HEIGHT), cache_in_memory=cache
+    )
+    _, poses = dot_clip()
+    starts = set()
+    for epoch in range(4):
+        for index in range(len(dataset)):
+            clip = dataset.clip(index, epoch)
+            places = range(clip.start, clip.start + 5 * stride, stride)
+            assert clip.pixels.shape == (5, HEIGHT, WIDTH, 3) and clip.pixels.dtype == np.uint8
+            np.testing.assert_array_equal(clip.poses.keypoints, poses.keypoints[list(places)])
+            np.testing.assert_allclose(
+                dot_centres(clip.pixels), clip.poses.keypoints[:, 0, DOT, :2], atol=0.2
+            )
+            assert clip.poses.fps == FPS / stride
+            assert (clip.id, clip.caption) == (f"clip-{index}", f"dot {index}")
+            starts.add(clip.start)
+    assert min(starts) == 0 and max(starts) == LENGTH - 4 * stride - 1
+
+
+def test_the_cache_changes_nothing_and_cannot_be_changed(root: Path) -> None:
+    plain = ClipDataset(root, "train", frames=4, size=(20, 20))
+    cached = ClipDataset(root, "train", frames=4, size=(20, 20), cache_in_memory=True)
+    for _ in range(2):
+        for index in range(len(plain)):
+            expected, clip = plain[index], cached[index]
+            np.testing.assert_array_equal(clip.pixels, expected.pixels)
+            np.testing.assert_array_equal(clip.poses.keypoints, expected.poses.keypoints)
+            clip.pixels[:] = 0
+            clip.poses.keypoints[:] = 0
+
+
+def test_windows_follow_from_seed_epoch_and_id(root: Path) -> None:
+    def dataset(seed: int) -> ClipDataset:
+        return ClipDataset(root, "train", frames=2, seed=seed)
+
+    first = windows(dataset(seed=5))
+    assert windows(dataset(seed=5)) == first
+    assert windows(dataset(seed=6)) != first
+    other = dataset(seed=5)
+    other.set_epoch(1)
+    assert windows(other) != first
+    other.set_epoch(0)
+    assert windows(other) == first
+    # The order in the manifest does not matter, nor which other clips there are.
+    lines = (root / MANIFEST).read_text().splitlines()
+    (root / MANIFEST).write_text("\n".join([lines[0], lines[3], lines[1]]) + "\n")
+    assert windows(dataset(seed=5)) == [first[2], first[0]]
+
+
+def test_windows_start_everywhere_equally_often() -> None:
+    starts = [window_start(0, epoch, "a", 5) for epoch in range(2000)]
+    assert np.bincount(starts, minlength=5).min() > 330
+    assert window_start(0, 0, "a", 1) == 0
+
+
+def test_loader_workers_give_the_same_clips(root: Path) -> None:
+    dataset = ClipDataset(root, "train", frames=3)
+    loader = DataLoader(dataset, batch_size=4, num_workers=1, collate_fn=collate)
+    (first, second) = loader
+    assert first.ids + second.ids == [f"clip-{index}" for index in range(6)]
+    expected = collate([dataset[index] for index in range(4)])
+    torch.testing.assert_close(first.pixels, expected.pixels, rtol=0, atol=0)
+    torch.testing.assert_close(first.pose_frames, expected.pose_frames, rtol=0, atol=0)
+
+
+# Resizing.
+
+
+@pytest.mark.parametrize(
+    ("source", "size"),
+    [
+        ((48, 32), (48, 32)),
+        ((48, 32), (32, 32)),
+        ((48, 32), (24, 32)),
+        ((31, 77), (64, 64)),
+        ((200, 90), (33, 17)),
+        ((90, 201), (64, 48)),
+        ((320, 240), (16, 16)),
+    ],
+)
+def test_a_dot_stays_where_its_keypoint_says(
+    source: tuple[int, int], size: tuple[int, int]
+) -> None:
+    frames, poses = dot_clip(*source, radius=max(2, min(source) // 10))
+    fitted, moved = fit_clip(frames, poses, size)
+    assert fitted.shape == (LENGTH, size[1], size[0], 3) and fitted.dtype == np.uint8
+    assert (moved.width, moved.height) == size
+    np.testing.assert_allclose(dot_centres(fitted), moved.keypoints[:, 0, DOT, :2], atol=0.25)
+    assert (moved.keypoints[:, 0, 1:] == 0).all(), "absent joints stay at zero"
+
+
+def test_the_aspect_is_kept_and_the_centre_cut_out() -> None:
+    frames, poses = dot_clip(64, 32)
+    columns = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None], frames.shape)
+    fitted, _ = fit_clip(columns, poses, (16, 16))  # half the size, the middle 32 columns
+    np.testing.assert_allclose(fitted[0, 0, :, 0], 16.5 + 2 * np.arange(16), atol=0.51)
+    _, moved = fit_clip(frames, poses, (16, 16))
+    spans = [np.ptp(each.keypoints[:, 0, DOT, :2], axis=0) for each in (moved, poses)]
+    np.testing.assert_allclose(spans[0], spans[1] / 2)
+
+
+def test_joints_beyond_the_cut_keep_their_places() -> None:
+    frames, poses = dot_clip(64, 32)
+    poses.keypoints[:, 0, 1] = [2, 16, 0.5]
+    _, moved = fit_clip(frames, poses, (32, 32))
+    np.testing.assert_allclose(moved.keypoints[:, 0, 1], [[-14, 16, 0.5]] * LENGTH)
+
+
+def test_fitting_leaves_its_input_alone() -> None:
+    frames, poses = dot_clip()
+    fitted, moved = fit_clip(frames, poses, (24, 16))
+    fitted[:], moved.keypoints[:] = 7, 7
+    again, expected = dot_clip()
+    np.testing.assert_array_equal(frames, again)
+    np.testing.assert_array_equal(poses.keypoints, expected.keypoints)
+
+
+# Batches.
+
+
+def test_collate_scales_draws_and_weighs(root: Path) -> None:
+    dataset = ClipDataset(root, "train", frames=3, size=(32, 16))
+    clips = [dataset[0], dataset[1]]
+    batch = collate(clips)
+    assert batch.ids == ["clip-0", "clip-1"] and batch.captions == ["dot 0", "dot 1"]
+    assert batch.pixels.shape == batch.pose_frames.shape == (2, 3, 3, 16, 32)
+    assert batch.pixels.dtype == batch.pose_frames.dtype == torch.float32
+    pixels = ((batch.pixels[1, 2] + 1) * 127.5).round().permute(1, 2, 0)
+    np.testing.assert_array_equal(pixels, clips[1].pixels[2])
+    assert batch.pixels.min() >= -1 and batch.pixels.max() <= 1
+    drawn = draw_pose_frames(clips[0].poses.keypoints, (32, 16), (32, 16))
+    np.testing.assert_array_equal(batch.pose_frames[0], drawn)
+    # One sure joint of eighteen, in every frame.
+    torch.testing.assert_close(batch.frame_weights, torch.full((2, 3), 1 / 18))
+
+
+# Data that does not fit is refused, never replaced by other clips.
+
+
+def change(root: Path, id: str, **values: Any) -> None:
+    """Change the manifest's line of a clip."""
+    lines = [json.loads(line) for line in (root / MANIFEST).read_text().splitlines()]
+    for line in lines[1:]:
+        line.update(values if line["id"] == id else {})
+    (root / MANIFEST).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def refused(root: Path) -> Iterator[str]:
+    """Messages of all the ways to meet clip 2."""
+    for cache in (False, True):
+        dataset = ClipDataset(root, "train", frames=4, cache_in_memory=cache)
+        dataset[1]
+        for meet in (dataset.check, lambda dataset=dataset: dataset[2]):
+            with pytest.raises(UserError) as error:
+                meet()
+            yield str(error.value)
+
+
+def test_sound_data_passes_the_check(root: Path) -> None:
+    ClipDataset(root, "train").check()
+
+
+def test_a_pose_file_of_another_length(root: Path) -> None:
+    path = root / "poses" / "clip-2.npz"
+    PoseSequence.load(path).frames(range(10)).save(path, overwrite=True)
+    for message in refused(root):
+        assert "clip-2.mp4: the video has 12 frames, its poses have 10;" in message
+
+
+@pytest.mark.parametrize(("name", "true", "stated"), [("frames", 12, 11), ("width", 48, 50)])
+def test_a_manifest_that_is_wrong(root: Path, name: str, true: int, stated: int) -> None:
+    change(root, "clip-2", **{name: stated})
+    expected = f"clip-2.mp4: {name} is {true}, the manifest says {stated} for clip 'clip-2'"
+    for message in refused(root):
+        assert message.endswith(expected)
+
+
+def test_poses_of_another_size(root: Path) -> None:
+    path = root / "poses" / "clip-2.npz"
+    PoseSequence.load(path).resized(96, 64).save(path, overwrite=True)
+    for message in refused(root):
+        assert "clip-2.mp4: the video has 48x32 pixels, its poses are for 96x64;" in message
+
+
+def test_broken_files(root: Path) -> None:
+    video = root / "clips" / "clip-2.mp4"
+    content = video.read_bytes()
+    video.write_bytes(content[: len(content) - 200])
+    for message in refused(root):
+        assert message.endswith("clip-2.mp4: truncated, 200 bytes of its pictures are missing")
+    video.unlink()
+    write_video(video, dot_clip()[0], FPS)
+    poses = root / "poses" / "clip-2.npz"
+    poses.write_bytes(b"")
+    for message in refused(root):
+        assert "clip-2.npz: not a pose file" in message
+
+
+def test_clips_without_anybody(root: Path) -> None:
+    nobody = PoseSequence(np.zeros((LENGTH, 1, 18, 3), np.float32), WIDTH, HEIGHT, FPS)
+    nobody.save(root / "poses" / "clip-2.npz", overwrite=True)
+    for message in refused(root):
+        assert message.endswith("clip-2.npz: no person in any of its 12 frames")
+
+
+def test_clips_shorter_than_a_window_are_named_at_once(root: Path) -> None:
+    assert len(ClipDataset(root, "train", frames=6, stride=2)) == 6
+    with pytest.raises(
+        UserError,
+        match=r"'clip-0' has 12 frames, a window of 5 frames with stride 3 needs 13; 6 of 6 clips",
+    ):
+        ClipDataset(root, "train", frames=5, stride=3)
+
+
+def test_an_unknown_split(root: Path) -> None:
+    with pytest.raises(UserError, match=r"no split 'tset', known: train \(6\), validation \(1\)"):
+        ClipDataset(root, "tset")
