@@ -36,6 +36,13 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         raise UserError(f"{path}: cannot write this file: {error.strerror}") from None
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a file of a run's own folder, whole or not at all; an earlier one is replaced."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lines of aligned columns: the first to the left, the others to the right."""
     table = [header, *rows]

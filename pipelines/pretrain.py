@@ -1,6 +1,6 @@
 """Train the embedded AnimateDiff backbone on rendered figures, from nothing.
 
-    python pipelines/pretrain.py --config configs/animatediff/pretrain.yaml
+python pipelines/pretrain.py --config configs/animatediff/pretrain.yaml
 """
 
 from lisa_video.cli import run_job

@@ -1,6 +1,6 @@
 """Train the keypoint network that scores generated figures, and measure it on held-out renders.
 
-    python pipelines/train_detector.py --config configs/animatediff/train_detector.yaml
+python pipelines/train_detector.py --config configs/animatediff/train_detector.yaml
 """
 
 from lisa_video.cli import run_job

@@ -23,6 +23,7 @@ from lisa_video.errors import UserError
 KEYPOINTS = 18
 _STRIDE = 2  # input pixels per heatmap cell
 _WINDOW = 2  # cells on each side of the peak that refine it
+_FAINTEST = 0.1  # confidence below which a keypoint counts as not found
 
 
 class _Residual(nn.Module):
@@ -136,7 +137,7 @@ class FigureDetector:
         self.network = FigureKeypointNet.from_pretrained(folder).eval().requires_grad_(False)
 
     def detect(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 (F, H, W, 3) -> float32 (F, 1, 18, 3) in pixels of the frames."""
+        """uint8 (F, H, W, 3) -> float32 (F, 1, 18, 3) in pixels of the frames; all 0 where not found."""
         side = self.network.config.size
         height, width = frames.shape[1:3]
         scale = side / max(height, width)
@@ -151,4 +152,5 @@ class FigureDetector:
         keypoints = found.numpy().astype(np.float32)
         keypoints[..., 0] *= width / inner[0]
         keypoints[..., 1] *= height / inner[1]
+        keypoints[keypoints[..., 2] < _FAINTEST] = 0
         return keypoints[:, None]

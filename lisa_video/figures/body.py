@@ -121,9 +121,9 @@ def body_points(motion: MotionSample, build: Build) -> np.ndarray:
     for side in ("right", "left"):
         for name, (parent, offset) in _EXTREMITIES.items():
             joint = f"{side}_{parent}"
-            points[:, _INDEX[f"{side}_{name}"]] = (
-                points[:, _INDEX[joint]] + world[joint] @ np.array(offset)
-            )
+            points[:, _INDEX[f"{side}_{name}"]] = points[:, _INDEX[joint]] + world[
+                joint
+            ] @ np.array(offset)
     return points
 
 

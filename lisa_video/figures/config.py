@@ -40,25 +40,25 @@ class FiguresConfig:
 class VaeConfig:
     """The image autoencoder."""
 
-    channels: list[int] = field(default_factory=lambda: [32, 48, 64, 96])
+    channels: list[int] = field(default_factory=lambda: [32, 64, 96])
     """Width of each level; each level but the last halves the resolution."""
-    latent_channels: int = 8
+    latent_channels: int = 4
     """Channels of the latent."""
-    steps: int = 2400
+    steps: int = 1700
     """Optimizer steps."""
-    batch_size: int = 16
+    batch_size: int = 12
     """Frames per step."""
     lr: float = 1.5e-3
-    """Peak learning rate of AdamW; one-cycle schedule."""
+    """Peak learning rate of AdamW; warm-up, then cosine to zero."""
     kl_weight: float = 1e-5
-    """Weight of the KL term, per latent element."""
+    """Weight of the KL term, averaged over latent elements, beside the mean squared error."""
 
 
 @dataclass(frozen=True)
 class UNetConfig:
     """The motion UNet and its text encoder, trained together."""
 
-    channels: list[int] = field(default_factory=lambda: [64, 96, 128])
+    channels: list[int] = field(default_factory=lambda: [32, 64, 128])
     """Width of each level."""
     layers_per_block: int = 1
     """Residual blocks per level of the encoder."""
@@ -66,13 +66,13 @@ class UNetConfig:
     """Width of the text encoder and of the cross attention."""
     frames: int = 8
     """Frames per training clip."""
-    image_steps: int = 2000
+    image_steps: int = 1000
     """First steps, on single frames: appearance and captions are learned there."""
-    video_steps: int = 5500
+    video_steps: int = 2600
     """Further steps, on clips."""
     batch_size: int = 8
     """Clips per step; single frames come batch_size * frames at a time."""
-    lr: float = 4e-4
+    lr: float = 6e-4
     """Peak learning rate of AdamW; warm-up, then cosine to zero."""
     timestep_shift: float = 2.0
     """Above 1 draws timesteps towards high noise."""

@@ -196,14 +196,14 @@ def procedural_motion(rng: np.random.Generator) -> Motion:
 _Angles = Callable[[np.ndarray], dict[str, tuple[object, object, object]]]
 
 
-def _wave(rng: np.random.Generator, hertz: tuple[float, float]) -> Callable[[np.ndarray], np.ndarray]:
+def _wave(
+    rng: np.random.Generator, hertz: tuple[float, float]
+) -> Callable[[np.ndarray], np.ndarray]:
     rate, phase = rng.uniform(*hertz), rng.uniform(0, 2 * np.pi)
     return lambda times: np.sin(2 * np.pi * rate * times + phase)
 
 
-def _drift(
-    rng: np.random.Generator, low: float, high: float
-) -> Callable[[np.ndarray], np.ndarray]:
+def _drift(rng: np.random.Generator, low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
     """A smooth random path in [low, high]: three sinusoids squashed."""
     waves = [_wave(rng, (0.1, 0.8)) for _ in range(3)]
     return lambda times: low + (high - low) * (0.5 + 0.5 * np.tanh(sum(w(times) for w in waves)))

@@ -197,11 +197,12 @@ def _project(points: np.ndarray, camera: Camera, size: tuple[int, int]) -> _View
 
 def _keypoints(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     keypoints = openpose_points(points)
-    inside = ((keypoints[..., :2] >= 0) & (keypoints[..., :2] < np.array(size))).all(-1)
+    inside = np.all((keypoints[..., :2] >= 0) & (keypoints[..., :2] < np.array(size)), axis=-1)
     confidence = inside.astype(np.float32)
     # A feature of the face farther away than the head's centre is hidden by the head.
-    hidden = keypoints[:, [0, 14, 15, 16, 17], 2] > point(points, "head")[:, None, 2] + 0.02
-    confidence[:, [0, 14, 15, 16, 17]] *= ~hidden
+    face = [0, 14, 15, 16, 17]
+    hidden = keypoints[:, face, 2] > point(points, "head")[:, None, 2] + 0.02
+    confidence[:, face] *= ~hidden
     result = np.concatenate([keypoints[..., :2], confidence[..., None]], axis=-1)
     return result[:, None].astype(np.float32)
 
@@ -239,9 +240,7 @@ class _Limb:
     depth: float
 
 
-def _limbs(
-    points: np.ndarray, scale: float, build: Build, appearance: Appearance
-) -> list[_Limb]:
+def _limbs(points: np.ndarray, scale: float, build: Build, appearance: Appearance) -> list[_Limb]:
     at = dict(zip(_NAMES, points, strict=True))
     shirt, trousers = COLOURS[appearance.shirt], COLOURS[appearance.trousers]
     lower_arm = shirt if appearance.long_sleeves else appearance.skin
@@ -280,11 +279,18 @@ def _limbs(
     for side in ("right", "left"):
         eye = at[f"{side}_eye"]
         limb(eye, eye, (0.02, 0.02), (0.08, 0.06, 0.06), nearer=0.1, girth=head)
-    limb(at["nose"], at["nose"], (0.022, 0.022), tuple(0.75 * c for c in appearance.skin), 0.1, head)  # type: ignore[arg-type]
+    limb(
+        at["nose"], at["nose"], (0.022, 0.022), _darker(appearance.skin), 0.1, head
+    )
     # What the head hides is not drawn through it.
     return [
         part for part in limbs if not (part.radii[0] < 0.03 * scale and part.depth > at["head"][2])
     ]
+
+
+def _darker(colour: tuple[float, float, float]) -> tuple[float, float, float]:
+    red, green, blue = colour
+    return 0.75 * red, 0.75 * green, 0.75 * blue
 
 
 def _background(

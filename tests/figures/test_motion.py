@@ -27,9 +27,7 @@ def test_bone_lengths_stay_constant_whatever_the_motion(motion_folder: Path) -> 
     sample = load_mocap(motion_folder)["cartwheel"].sample(np.linspace(0, 2, 30))
     build = Build("", arm=1.3)
     points = body_points(sample, build)
-    forearm = np.linalg.norm(
-        point(points, "right_wrist") - point(points, "right_elbow"), axis=-1
-    )
+    forearm = np.linalg.norm(point(points, "right_wrist") - point(points, "right_elbow"), axis=-1)
     np.testing.assert_allclose(forearm, 0.258947 * 1.3, rtol=1e-9)
 
 
@@ -38,7 +36,7 @@ def test_sampling_at_recorded_instants_gives_the_recorded_pose(motion_folder: Pa
     frame = np.array(content["Frames"][10])
     sample = load_mocap(motion_folder)["kick"].sample(np.array([10 * frame[0]]))
     np.testing.assert_allclose(sample.root[0], frame[1:4], atol=1e-6)
-    knee = frame[20]  # after 4 root numbers, 4 quaternions and... see DeepMimic's order
+    knee = frame[20]  # duration, root position, four quaternions, then the right knee
     angle = np.arctan2(sample.rotations[0, 4, 1, 0], sample.rotations[0, 4, 0, 0])
     assert angle == pytest.approx(knee, abs=1e-6)
 

@@ -50,7 +50,8 @@ def test_figures_stay_in_frame_and_keypoints_lie_on_them(motion_folder: Path, in
     for frame, joints in zip(clip.frames, body, strict=True):
         wall = frame[2].astype(int)
         hits = [
-            np.abs(frame[int(y), int(x)].astype(int) - wall[int(x)]).sum() > 25 for x, y, _ in joints
+            np.abs(frame[int(y), int(x)].astype(int) - wall[int(x)]).sum() > 25
+            for x, y, _ in joints
         ]
         assert np.mean(hits) > 0.8
 

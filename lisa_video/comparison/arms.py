@@ -1,0 +1,100 @@
+"""Train every arm of a comparison and score it on the way; a repeated command goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lisa_video.comparison.config import CompareConfig, Setting, arm_config, arm_folder
+from lisa_video.comparison.scoring import HeldOutClips
+from lisa_video.reports import replace_text
+from lisa_video.training.encoding import ClipEncoder
+from lisa_video.training.loop import TrainState, train
+from lisa_video.training.run_folder import read_log
+
+METRICS = ("pck@0.1", "pck@0.2", "keypoint_distance")
+
+
+@dataclass(frozen=True)
+class ArmCurves:
+    """What one setting and seed left behind.
+
+    Attributes:
+        setting, seed: which arm.
+        scores: metric -> [(step, value)] at the scored steps.
+        gaps: [(step, adherence gap)] at the probed steps.
+        losses: [(step, held-out loss with true poses)] at the probed steps.
+        explained: [(step, share of the likelihood target explained by control)] at the probed steps.
+        alignment: [(step, alignment loss / target norm)] at the logged steps; empty for plain.
+        step_s: median seconds of a training step.
+    """
+
+    setting: Setting
+    seed: int
+    scores: dict[str, list[tuple[int, float]]]
+    gaps: list[tuple[int, float]]
+    losses: list[tuple[int, float]]
+    explained: list[tuple[int, float]]
+    alignment: list[tuple[int, float]]
+    step_s: float
+
+
+def run_arm(
+    config: CompareConfig,
+    setting: Setting,
+    seed: int,
+    encoder: ClipEncoder,
+    held_out: HeldOutClips,
+) -> ArmCurves:
+    """Train one arm, or what is left of it, scoring it at the declared steps."""
+    training = arm_config(config, setting, seed)
+    path = training.output / "scores.json"
+    scored: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+
+    def score(step: int, state: TrainState) -> None:
+        if step not in config.score.at:
+            return
+        generated = held_out.generate(state.backbone, state.networks.finished, config)
+        scores = held_out.score(generated)
+        scored[str(step)] = {
+            name: value for name, value in scores.total.metrics().items() if name in METRICS
+        }
+        replace_text(path, json.dumps(scored, indent=2) + "\n")
+        _write_clips(training.output / f"generated-{step}.npy", generated)
+
+    if not (training.output / "side_network").is_dir():
+        train(training, encoder=encoder, on_step=score)
+    return read_arm(config, setting, seed)
+
+
+def read_arm(config: CompareConfig, setting: Setting, seed: int) -> ArmCurves:
+    """The curves of a finished arm."""
+    folder = arm_folder(config.training.output, setting, seed)
+    scored = json.loads((folder / "scores.json").read_text())
+    rows = read_log(folder)
+
+    def logged(name: str) -> list[tuple[int, float]]:
+        return [(row["step"], row[name]) for row in rows if name in row]
+
+    return ArmCurves(
+        setting=setting,
+        seed=seed,
+        scores={
+            name: [(int(step), values[name]) for step, values in scored.items()] for name in METRICS
+        },
+        gaps=logged("probe/gap"),
+        losses=logged("probe/true"),
+        explained=logged("probe/explained"),
+        alignment=logged("ratio"),
+        step_s=float(np.median([value for _, value in logged("step_s")])),
+    )
+
+
+def _write_clips(path: Path, clips: np.ndarray) -> None:
+    temporary = path.with_suffix(".tmp.npy")
+    np.save(temporary, clips)
+    os.replace(temporary, path)

@@ -1,0 +1,135 @@
+"""Settings of the comparison of both objectives. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+from lisa_video.errors import UserError
+from lisa_video.training.config import Objective, TrainConfig
+
+PoseInit = Literal["zero", "normal"]
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """What is searched. The plain objective has no weight and no tap: they are searched for LISA alone."""
+
+    lr: list[float] = field(default_factory=lambda: [2e-4])
+    """Learning rates, for both objectives."""
+    pose_init: list[PoseInit] = field(default_factory=lambda: ["zero"])
+    """Starts of the pose encoder's last layer, for both objectives."""
+    alignment_weight: list[float] = field(default_factory=lambda: [0.2])
+    """Weights of the alignment loss."""
+    tap: list[str] = field(default_factory=lambda: ["down_3"])
+    """Features that the LISA decoder reads."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "pose_init", "alignment_weight", "tap"):
+            if not getattr(self, name):
+                raise UserError(f"grid.{name} is empty: give at least one value")
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """How arms are scored: generation for held-out poses, and detection on what came out."""
+
+    at: list[int] = field(default_factory=lambda: [100, 200, 300, 400, 500])
+    """Steps at which every arm generates and is scored."""
+    clips: int = 8
+    """Held-out clips, the first of the validation split."""
+    inference_steps: int = 15
+    """Sampler steps."""
+    guidance_scale: float = 2.0
+    """Classifier-free guidance of the text."""
+    detector: str = "figures"
+    """Name of the pose detector; its own score on the true clips is reported as the ceiling."""
+    seed: int = 0
+    """Seed of the initial noise, the same for every arm and step."""
+
+    def __post_init__(self) -> None:
+        if not self.at or sorted(set(self.at)) != self.at or self.at[0] < 1:
+            raise UserError(f"score.at={self.at}: give increasing steps, each at least 1")
+        if self.clips < 1 or self.inference_steps < 1:
+            raise UserError("score.clips and score.inference_steps must be at least 1")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Train both objectives from the same starts, seeds and data order, and compare them."""
+
+    training: TrainConfig
+    """What all arms share; its objective, seed and the searched settings are set for each arm, and
+    its `output` is the folder of the comparison."""
+    grid: GridConfig = field(default_factory=GridConfig)
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    """Seeds, each for every arm."""
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    breakthrough_fraction: float = 0.5
+    """An arm breaks through where its adherence gap passes this share of the final plain gap."""
+    threads: int = 0
+    """Torch threads; 0 takes torch's default."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise UserError(f"seeds={self.seeds}: give at least one, each once")
+        if self.score.at[-1] != self.training.steps:
+            raise UserError(
+                f"score.at ends at {self.score.at[-1]}, training.steps is {self.training.steps}: "
+                "the last step must be scored"
+            )
+        if not self.training.probe.every:
+            raise UserError("training.probe.every=0: the comparison needs the adherence probe")
+        if not 0 < self.breakthrough_fraction < 1:
+            raise UserError("breakthrough_fraction must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of the grid."""
+
+    objective: Objective
+    lr: float
+    pose_init: PoseInit
+    alignment_weight: float | None = None
+    tap: str | None = None
+
+    @property
+    def name(self) -> str:
+        name = f"{self.objective}-lr{self.lr:g}-{self.pose_init}"
+        return name if self.tap is None else f"{name}-w{self.alignment_weight:g}-{self.tap}"
+
+
+def settings(grid: GridConfig) -> list[Setting]:
+    """All points: those of the plain objective first."""
+    shared = list(product(grid.lr, grid.pose_init))
+    plain = [Setting("plain", lr, init) for lr, init in shared]
+    lisa = [
+        Setting("lisa", lr, init, weight, tap)
+        for (lr, init), weight, tap in product(shared, grid.alignment_weight, grid.tap)
+    ]
+    return plain + lisa
+
+
+def arm_config(config: CompareConfig, setting: Setting, seed: int) -> TrainConfig:
+    """The training run of one setting and seed."""
+    base = config.training
+    alignment = base.alignment
+    if setting.tap is not None and setting.alignment_weight is not None:
+        alignment = replace(alignment, weight=setting.alignment_weight, tap=setting.tap)
+    return replace(
+        base,
+        output=arm_folder(base.output, setting, seed),
+        objective=setting.objective,
+        seed=seed,
+        side_network=replace(base.side_network, pose_init=setting.pose_init),
+        optimizer=replace(base.optimizer, lr=setting.lr),
+        alignment=alignment,
+    )
+
+
+def arm_folder(output: Path, setting: Setting, seed: int) -> Path:
+    """Where the run of one setting and seed lives."""
+    return output / "arms" / f"{setting.name}-seed{seed}"
