@@ -46,6 +46,8 @@ class ScoreConfig:
     """Classifier-free guidance of the text."""
     detector: str = "figures"
     """Name of the pose detector; its own score on the true clips is reported as the ceiling."""
+    detector_weights: Path | None = None
+    """Folder of the detector's weights, where it is not the shipped one."""
     seed: int = 0
     """Seed of the initial noise, the same for every arm and step."""
 

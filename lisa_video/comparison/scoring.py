@@ -50,7 +50,9 @@ class HeldOutClips:
                 f"score.clips asks for {config.score.clips}"
             )
         clips = [dataset[index] for index in range(config.score.clips)]
-        return cls(clips, build_detector(config.score.detector))
+        return cls(
+            clips, build_detector(config.score.detector, weights=config.score.detector_weights)
+        )
 
     def ceiling(self) -> PoseScores:
         """The detector's own score on the true clips: no generated clip can be expected to beat it."""
