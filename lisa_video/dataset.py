@@ -39,6 +39,8 @@ class Clip:
     """(F, H, W, 3) RGB."""
     poses: PoseSequence
     """Of these frames, in their pixels; its fps is that of the window."""
+    pose_frames: NDArray[np.uint8]
+    """(F, 3, H, W): the poses drawn, black where nobody is."""
     caption: str
     start: int
     """Frame of the video that the window begins with."""
@@ -52,10 +54,24 @@ class ClipBatch:
     pixels: Tensor
     """float32 (B, F, 3, H, W) in [-1, 1]."""
     pose_frames: Tensor
-    """float32 (B, F, 3, H, W) in [0, 1]: the poses drawn, black where nobody is."""
+    """float32 (B, F, 3, H, W) in [0, 1]."""
     frame_weights: Tensor
     """float32 (B, F) in [0, 1], see `PoseSequence.frame_weights`."""
     captions: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class _Frames:
+    """Frames at the size asked for: pixels, poses and poses drawn as in `Clip`."""
+
+    pixels: NDArray[np.uint8]
+    poses: PoseSequence
+    drawn: NDArray[np.uint8]
+
+    def take(self, indices: Sequence[int]) -> _Frames:
+        """A copy of some frames: who changes it changes nothing here."""
+        chosen = list(indices)
+        return _Frames(self.pixels[chosen], self.poses.frames(chosen), self.drawn[chosen])
 
 
 class ClipDataset(Dataset[Clip]):
@@ -71,7 +87,7 @@ class ClipDataset(Dataset[Clip]):
         stride: video frames from one frame of the window to the next.
         size: width and height in pixels, reached by `fit_clip`.
         seed: of the windows.
-        cache_in_memory: keep every decoded and resized clip, for sets that fit.
+        cache_in_memory: keep every clip decoded, resized and with its poses drawn, for sets that fit.
 
     Raises:
         UserError: as `load_manifest`; the split is unknown; a clip is shorter than a window.
@@ -102,9 +118,7 @@ class ClipDataset(Dataset[Clip]):
             )
         self._epoch = 0
         self._checked: set[str] = set()
-        self._cache: dict[str, tuple[NDArray[np.uint8], PoseSequence]] | None = (
-            {} if cache_in_memory else None
-        )
+        self._cache: dict[str, _Frames] | None = {} if cache_in_memory else None
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -129,26 +143,31 @@ class ClipDataset(Dataset[Clip]):
         start = window_start(self.seed, epoch, entry.id, entry.frames - self._span + 1)
         wanted = range(start, start + self._span, self.stride)
         if self._cache is None:
-            pixels, poses = self._read(entry, wanted)
+            frames = self._read(entry, wanted)
         else:
             if entry.id not in self._cache:
                 self._cache[entry.id] = self._read(entry, range(entry.frames))
-            all_pixels, all_poses = self._cache[entry.id]
-            # A copy: nobody may change the remembered clip.
-            pixels, poses = all_pixels[wanted], all_poses.frames(wanted)
-        poses = replace(poses, fps=entry.fps / self.stride)
-        return Clip(entry.id, pixels, poses, entry.caption, start)
+            frames = self._cache[entry.id].take(wanted)
+        return Clip(
+            id=entry.id,
+            pixels=frames.pixels,
+            poses=replace(frames.poses, fps=entry.fps / self.stride),
+            pose_frames=frames.drawn,
+            caption=entry.caption,
+            start=start,
+        )
 
     def check(self) -> None:
         """Open every clip of the split, decoding only its first frame; errors as in `clip`."""
         for entry in self.entries:
             self._poses(entry)
 
-    def _read(
-        self, entry: ManifestEntry, wanted: Sequence[int]
-    ) -> tuple[NDArray[np.uint8], PoseSequence]:
+    def _read(self, entry: ManifestEntry, wanted: Sequence[int]) -> _Frames:
         poses = self._poses(entry).frames(wanted)
-        return fit_clip(read_video(self.root / entry.video, wanted).frames, poses, self.size)
+        pixels = read_video(self.root / entry.video, wanted).frames
+        pixels, poses = fit_clip(pixels, poses, self.size)
+        drawn = draw_pose_frames(poses.keypoints, self.size, self.size)
+        return _Frames(pixels, poses, (drawn * 255).round().astype(np.uint8))
 
     def _poses(self, entry: ManifestEntry) -> PoseSequence:
         """Poses of the whole clip; the first time they are compared with video and manifest."""
@@ -206,17 +225,13 @@ def fit_clip(
 
 
 def collate(clips: Sequence[Clip]) -> ClipBatch:
-    """Stack clips of equal frames and size, and draw their poses."""
-    drawn = [
-        draw_pose_frames(clip.poses.keypoints, size, size)
-        for clip in clips
-        for size in [(clip.poses.width, clip.poses.height)]
-    ]
+    """Stack clips of equal frames and size."""
     pixels = torch.from_numpy(np.stack([clip.pixels for clip in clips]))
+    pose_frames = torch.from_numpy(np.stack([clip.pose_frames for clip in clips]))
     return ClipBatch(
         ids=[clip.id for clip in clips],
         pixels=rearrange(pixels, "b f h w c -> b f c h w").float() / 127.5 - 1,
-        pose_frames=torch.from_numpy(np.stack(drawn)),
+        pose_frames=pose_frames.float() / 255,
         frame_weights=torch.from_numpy(np.stack([clip.poses.frame_weights() for clip in clips])),
         captions=[clip.caption for clip in clips],
     )
