@@ -120,3 +120,24 @@ class DetectorConfig:
     """Seed of initial weights, batches and augmentation."""
     threads: int = 0
     """Torch threads; 0 takes torch's default."""
+
+
+@dataclass(frozen=True)
+class FiguresDatasetConfig:
+    """Render figures with their true poses into a dataset, for training and the adherence probe."""
+
+    output: Path = Path("outputs/figures")
+    """Folder of the dataset; must be new or empty."""
+    figures: FiguresConfig = field(default_factory=lambda: FiguresConfig(clips=400, size=128))
+    """Clips of split "train"."""
+    validation_clips: int = 24
+    """Clips of split "validation", moved by the recordings in `figures.held_out`; 0 for none."""
+
+    def __post_init__(self) -> None:
+        if self.validation_clips < 0:
+            raise UserError(f"validation_clips={self.validation_clips}: must be at least 0")
+        if self.validation_clips and not self.figures.held_out:
+            raise UserError(
+                "figures.held_out is empty: name recordings for the validation clips, "
+                "or set validation_clips to 0"
+            )
