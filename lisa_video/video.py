@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import av
 import numpy as np
@@ -65,7 +65,7 @@ class _Contents:
     pictures: int
     fps: float
     seekable: bool
-    """Whether decord gives the right picture for every index; see `_inspect`."""
+    """Whether decord gives the right picture for every index; see `_seekable`."""
 
 
 def count_frames(path: Path) -> int:
@@ -265,52 +265,68 @@ def _video_streams(container: InputContainer) -> list[av.VideoStream]:
 
 
 def _inspect(path: Path) -> _Contents:
-    """Read all packets of a video; raises VideoError where pictures are missing.
-
-    decord finds pictures by seeking to key frames and counting from there. That is exact where
-    every picture has a time stamp, none is cut off by an edit list, and none that follows a key
-    frame in the file is shown before it (an open group of pictures); in containers that are
-    searched by an index; and where there is one video stream to choose.
-    """
+    """Read all packets of a video; raises VideoError where pictures are missing."""
     with _open(path) as container:
         stream, *others = _video_streams(container)
+        kind = container.format.name
         _check_extent(path, stream)
-        packets = pictures = 0
-        seekable = not others and container.format.name.startswith(("mov,", "matroska,"))
-        last_key, end, timed = 0, Fraction(0), True
-        try:
-            for packet in container.demux(stream):
-                if not packet.size:
-                    continue
-                if packet.is_corrupt:
-                    raise VideoError(f"{path}: truncated or damaged after {packets} frames")
-                packets += 1
-                pictures += not packet.is_discard
-                seekable = seekable and packet.pts is not None and not packet.is_discard
-                timed = timed and bool(packet.duration)
-                if packet.pts is None or packet.time_base is None:
-                    continue
-                if packet.is_keyframe:
-                    last_key = packet.pts
-                seekable = seekable and packet.pts >= last_key
-                end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-        except av.FFmpegError as error:
-            raise VideoError(
-                f"{path}: cannot be read after {packets} frames: {error.strerror}"
-            ) from None
-        declared = _declared_duration(stream)
+        packets = _read_packets(path, container, stream)
         rate = stream.average_rate
-        # In mp4 an edit list may leave declared frames out; there `_check_extent` was exact.
-        indexed = container.format.name.startswith("mov,")
-        if not indexed and packets < stream.frames:
-            raise VideoError(f"{path}: truncated, {packets} of {stream.frames} frames are there")
+        pictures = sum(packet.shown for packet in packets)
         if not pictures or not rate:
             raise VideoError(f"{path}: its video stream has no frames")
-        if timed and (declared - end) * rate > Fraction(1, 2):
+        # In mp4 an edit list may leave declared frames out, and `_check_extent` was exact.
+        if len(packets) < stream.frames and not kind.startswith("mov,"):
             raise VideoError(
-                f"{path}: truncated, {float(end):.2f} of {float(declared):.2f} seconds are there"
+                f"{path}: truncated, {len(packets)} of {stream.frames} frames are there"
             )
-        return _Contents(pictures, float(rate), seekable)
+        _check_duration(path, stream, packets, rate)
+        indexed = kind.startswith(("mov,", "matroska,"))
+        return _Contents(pictures, float(rate), indexed and not others and _seekable(packets))
+
+
+class _Packet(NamedTuple):
+    """One picture as the file stores it; times are in ticks of the stream."""
+
+    start: int | None
+    duration: int
+    key: bool
+    shown: bool
+
+
+def _read_packets(path: Path, container: InputContainer, stream: av.VideoStream) -> list[_Packet]:
+    """Packets in the order of the file; raises VideoError where one is not whole."""
+    packets: list[_Packet] = []
+    try:
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise VideoError(f"{path}: truncated or damaged after {len(packets)} frames")
+            if packet.size:
+                duration = packet.duration or 0
+                shown = not packet.is_discard
+                packets.append(_Packet(packet.pts, duration, packet.is_keyframe, shown))
+    except av.FFmpegError as error:
+        raise VideoError(
+            f"{path}: cannot be read after {len(packets)} frames: {error.strerror}"
+        ) from None
+    return packets
+
+
+def _seekable(packets: list[_Packet]) -> bool:
+    """Whether decord, which goes to a key frame and counts on from there, gets each picture right.
+
+    So it does where all have a time stamp, an edit list cuts none off, and none that follows a key
+    frame in the file is shown before it (an open group of pictures).
+    """
+    last_key = 0
+    for packet in packets:
+        if packet.start is None or not packet.shown:
+            return False
+        if packet.key:
+            last_key = packet.start
+        if packet.start < last_key:
+            return False
+    return True
 
 
 def _check_extent(path: Path, stream: av.VideoStream) -> None:
@@ -321,13 +337,23 @@ def _check_extent(path: Path, stream: av.VideoStream) -> None:
         raise VideoError(f"{path}: truncated, {missing} bytes of its pictures are missing")
 
 
-def _declared_duration(stream: av.VideoStream) -> Fraction:
-    """Seconds that Matroska notes for a stream as HH:MM:SS.fraction; 0 where nothing is noted."""
+def _check_duration(
+    path: Path, stream: av.VideoStream, packets: list[_Packet], rate: Fraction
+) -> None:
+    """Compare the end of the last packet with the duration that Matroska notes for a stream."""
     try:
         hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+        declared = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
     except (KeyError, ValueError):
-        return Fraction(0)
+        return
+    ends = [packet.start + packet.duration for packet in packets if packet.start is not None]
+    if not ends or not stream.time_base or not all(packet.duration for packet in packets):
+        return
+    end = max(ends) * stream.time_base
+    if (declared - end) * rate > Fraction(1, 2):
+        raise VideoError(
+            f"{path}: truncated, {float(end):.2f} of {float(declared):.2f} seconds are there"
+        )
 
 
 def _read_decord(path: Path, wanted: list[int], count: int) -> NDArray[np.uint8] | None:

@@ -81,15 +81,17 @@ def difference(first: np.ndarray, second: np.ndarray) -> int:
 def test_decoders_agree_on_real_clips(name: str, info: tuple[Any, ...]) -> None:
     path = fetch_asset("clips") / name
     assert astuple(probe_video(path)) == pytest.approx(info)
-    by_decord = read_video(path, backend="decord")
-    by_pyav = read_video(path, backend="pyav")
-    assert by_decord.frames.shape == (info[0], info[2], info[1], 3)
+    # Every third frame is enough to see a shift, and a third of the memory.
+    places = range(0, info[0], 3)
+    by_decord = read_video(path, places, backend="decord")
+    by_pyav = read_video(path, places, backend="pyav")
+    assert by_decord.frames.shape == (len(places), info[2], info[1], 3)
     assert by_decord.fps == by_pyav.fps == pytest.approx(info[3])
     assert difference(by_decord.frames, by_pyav.frames) <= LEVELS
-    some = [info[0] - 1, 3, 77, 3, 0, 55, 54]
+    shuffled = [20, 1, 33, 1, 0, 19, 18]
     for backend in ("decord", "pyav"):
-        picked = read_video(path, some, backend=backend).frames
-        assert difference(picked, by_pyav.frames[some]) <= LEVELS
+        picked = read_video(path, [3 * place for place in shuffled], backend=backend).frames
+        assert difference(picked, by_pyav.frames[shuffled]) <= LEVELS
 
 
 @needs_decord
