@@ -15,10 +15,13 @@ def check(config: TrainConfig) -> None:
 
 
 def run(config: TrainConfig) -> None:
+    from accelerate import PartialState
+
     from lisa_video.training.loop import train
 
     state = train(config)
-    print(f"side network of step {state.step} written to {config.output / 'side_network'}")
+    folder = config.output / "side_network"
+    PartialState().print(f"side network of step {state.step} written to {folder}")
 
 
 if __name__ == "__main__":

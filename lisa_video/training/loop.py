@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from einops import rearrange
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
@@ -41,6 +41,7 @@ from lisa_video.training.losses import (
     NoisedLatents,
     log_values,
     noise_latents,
+    scalars,
     training_losses,
 )
 from lisa_video.training.run_folder import RunLog, check_run_folder, claim_run_folder
@@ -74,7 +75,7 @@ def train(
     `encoder` shares a loaded backbone, and what it has encoded, between runs; without one the
     backbone is loaded. `on_step(step, state)` is called in the main process at step 0 and after
     every step, before that step's checkpoint: after an interruption it is called again for the
-    steps that are done again.
+    steps that are done again. Every step sets torch's global seed.
 
     Raises UserError for what `check_training` finds, and where a loss is not finite.
     """
@@ -160,7 +161,7 @@ def train(
         side.train()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, step)
-        passes: list[LossTerms] = []
+        passes: list[Tensor] = []
         for _ in range(config.optimizer.gradient_accumulation_steps):
             batch = next(batches)
             with accelerator.accumulate(*wrapped):
@@ -174,14 +175,14 @@ def train(
                     norm = accelerator.clip_grad_norm_(parameters, config.optimizer.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            passes.append(losses)
+            passes.append(scalars(losses))
         if networks.average is not None:
             update_average(networks.average, side, config.ema.decay, step)
 
         # What is left behind.
         values: dict[str, float | list[float]] = {}
         if step % config.log_every == 0 or step == config.steps:
-            values = log_values(passes, lambda means: accelerator.reduce(means, "mean"))
+            values = log_values(accelerator.reduce(torch.stack(passes).mean(dim=0), "mean"))
             values |= {
                 "lr": learning_rate(config.optimizer, step),
                 "grad_norm": float(norm),

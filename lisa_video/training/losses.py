@@ -6,7 +6,6 @@ Source: Wang et al., "LISA", arXiv:2606.27192.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,7 +95,8 @@ def training_losses(
     """Losses of the LISA objective, or of the plain one where `lisa` is None.
 
     `side_network` is a `TemporalSideNetwork`, bare or wrapped for mixed precision and distributed
-    training. The backbone runs in its own dtype, every loss is computed in float32.
+    training. The backbone runs in its own dtype, every loss is computed in float32. Frame weights
+    are normalised within the batch.
     """
     side: SideOutput = side_network(
         noised.noisy, noised.timesteps, conditions.text.float(), conditions.pose_frames
@@ -140,17 +140,23 @@ def in_dtype(residuals: SideResiduals, dtype: torch.dtype) -> SideResiduals:
     return SideResiduals({name: value.to(dtype) for name, value in residuals.points.items()})
 
 
-def log_values(
-    passes: Sequence[LossTerms], across_processes: Callable[[Tensor], Tensor]
-) -> dict[str, float | list[float]]:
-    """Means over the accumulated passes, and over processes by `across_processes`, as logged.
+def scalars(terms: LossTerms) -> Tensor:
+    """What is logged of one pass, detached: (2,), or (5 + F,) under the LISA objective."""
+    main = torch.stack([terms.total.detach(), terms.main])
+    if terms.alignment is None or terms.prior is None:
+        return main
+    aligned = torch.stack([terms.alignment.loss.detach(), terms.alignment.target_norm, terms.prior])
+    return torch.cat([main, aligned, terms.alignment.per_frame.mean(dim=0)])
+
+
+def log_values(means: Tensor) -> dict[str, float | list[float]]:
+    """Means of `scalars` over passes and processes, by name.
 
     `loss` and `main`; under the LISA objective also `alignment`, `target_norm`, their `ratio`
     (1: the decoder explains nothing of the likelihood target), `prior`, the share `explained` by
     the controlled prediction, and `frame_shares`, each frame's share of the alignment loss.
     """
-    rows = [_scalars(terms) for terms in passes]
-    loss, main, *more = across_processes(torch.stack(rows).mean(dim=0)).tolist()
+    loss, main, *more = means.tolist()
     values: dict[str, float | list[float]] = {"loss": loss, "main": main}
     if not more:
         return values
@@ -164,12 +170,3 @@ def log_values(
         "explained": explained_share(main, prior),
         "frame_shares": [frame / whole for frame in frames],
     }
-
-
-def _scalars(terms: LossTerms) -> Tensor:
-    """Everything that is logged of one pass: (2,), or (5 + F,) under the LISA objective."""
-    own = torch.stack([terms.total.detach(), terms.main])
-    if terms.alignment is None or terms.prior is None:
-        return own
-    aligned = torch.stack([terms.alignment.loss.detach(), terms.alignment.target_norm, terms.prior])
-    return torch.cat([own, aligned, terms.alignment.per_frame.mean(dim=0)])

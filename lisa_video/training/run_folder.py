@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import yaml
 
 from lisa_video.cli import config_to_dict, resolved_yaml
 from lisa_video.errors import UserError
+from lisa_video.reports import replace_text
 from lisa_video.training.config import TrainConfig
 
 CONFIG_FILE = "config.yaml"
@@ -54,7 +54,7 @@ def check_run_folder(config: TrainConfig) -> None:
 def claim_run_folder(config: TrainConfig) -> None:
     """Write the settings, which mark the folder as this run's."""
     config.output.mkdir(parents=True, exist_ok=True)
-    _write_text(config.output / CONFIG_FILE, resolved_yaml(config))
+    replace_text(config.output / CONFIG_FILE, resolved_yaml(config))
 
 
 class RunLog:
@@ -65,7 +65,7 @@ class RunLog:
 
         self.path = output / LOG_FILE
         rows = [row for row in read_log(output) if row["step"] <= step] if step else []
-        _write_text(self.path, "".join(map(_line, rows)))
+        replace_text(self.path, "".join(map(_line, rows)))
         self.board = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float | list[float]]) -> None:
@@ -120,9 +120,3 @@ def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
             yield from _flattened(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -255,6 +255,19 @@ def test_bfloat16_keeps_trained_weights_in_float32(clips: Path, tmp_path: Path) 
     assert len(rows) == 4 and not any("null" in row for row in rows)
 
 
+@pytest.mark.gpu
+def test_float16_resumes_on_a_gpu(clips: Path, tmp_path: Path) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    encoder = ClipEncoder(tiny_backbone().to("cuda", torch.float16))
+    for steps in (3, 5):
+        config = tiny_config(clips, tmp_path, mixed_precision="fp16", steps=steps)
+        state = train(config, encoder=encoder)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert load_state(latest_checkpoint(tmp_path) or Path()).scaler
+    assert {p.dtype for p in state.networks.side_network.parameters()} == {torch.float32}
+    assert [row["step"] for row in read_log(tmp_path)] == [0, 1, 2, 3, 4, 5]
+
+
 def test_learning_rate_warms_up_and_stays() -> None:
     config = OptimizerConfig(lr=2e-4, warmup_steps=4)
     rates = [learning_rate(config, step) for step in (1, 2, 4, 5, 100)]

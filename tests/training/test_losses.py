@@ -17,7 +17,9 @@ from lisa_video.training.losses import (
     LisaObjective,
     NoisedLatents,
     explained_share,
+    log_values,
     noise_latents,
+    scalars,
     training_losses,
 )
 from tests.tiny import awakened, epsilon_scheduler, model_inputs, tiny_backbone
@@ -129,6 +131,22 @@ def test_the_backbone_gets_no_gradient(backbone: AnimateDiffBackbone) -> None:
         for module in (backbone.unet, backbone.vae, backbone.text_encoder):
             assert all(parameter.grad is None for parameter in module.parameters())
         assert all(p.grad is not None for p in side.projections.parameters())
+
+
+def test_logged_values(backbone: AnimateDiffBackbone) -> None:
+    noised, conditions = batch(backbone)
+    losses = training_losses(
+        backbone, side_network(backbone), noised, conditions, lisa_objective(backbone)
+    )
+    assert losses.alignment is not None and losses.prior is not None
+    values = log_values(scalars(losses))
+    assert values["loss"] == losses.total.item() and values["main"] == losses.main.item()
+    assert values["ratio"] == pytest.approx(losses.alignment.ratio.item())
+    assert values["explained"] == explained_share(losses.main.item(), losses.prior.item())
+    frames = losses.alignment.per_frame.mean(dim=0)
+    assert values["frame_shares"] == pytest.approx((frames / frames.sum()).tolist())
+    plain = training_losses(backbone, side_network(backbone), noised, conditions, None)
+    assert set(log_values(scalars(plain))) == {"loss", "main"}
 
 
 def test_explained_share() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lisa_video.cli import resolved_yaml, run_job
+from lisa_video.cli import parse_config, resolved_yaml, run_job
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.loop import train
 from lisa_video.training.run_folder import read_log
@@ -32,6 +32,19 @@ def write_config(tmp_path: Path, clips: Path, backbone: Path, **changes: object)
     return path
 
 
+def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python on the CPU with these arguments, as a process of its own."""
+    settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
 def launch(config: Path, *flags: str) -> int | None:
     """Run the job in this process; the exit code."""
     try:
@@ -47,21 +60,55 @@ def launch(config: Path, *flags: str) -> int | None:
     return None
 
 
+@pytest.mark.parametrize("name", ["train_plain", "train_lisa", "sd15_lisa"])
+def test_shipped_settings_are_valid(name: str) -> None:
+    path = ROOT / "configs" / "animatediff" / f"{name}.yaml"
+    arguments = ["--config", str(path), "--data.root", "clips"]
+    config, _ = parse_config(TrainConfig, arguments, "")
+    assert config.output == Path("outputs") / name
+    assert config.objective == name.rpartition("_")[2]
+
+
+def test_plain_and_lisa_settings_are_a_fair_pair() -> None:
+    texts = [
+        (ROOT / "configs" / "animatediff" / f"train_{objective}.yaml").read_text()
+        for objective in ("plain", "lisa")
+    ]
+    plain, lisa = map(yaml.safe_load, texts)
+    assert {key for key in lisa if plain[key] != lisa[key]} == {"objective", "output"}
+
+
 def test_job_trains_and_repeats_cheaply(tmp_path: Path, clips: Path, backbone: Path) -> None:
     config = write_config(tmp_path, clips, backbone, steps=2)
-    command = [sys.executable, str(ROOT / "pipelines" / "train.py"), "--config", str(config)]
-    for _ in range(2):
-        done = subprocess.run(
-            command,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "side network of step 2" in done.stdout
+    done = script("pipelines/train.py", "--config", str(config))
+    assert done.returncode == 0, done.stderr
+    assert "side network of step 2" in done.stdout
+    log = (tmp_path / "run" / "log.jsonl").read_bytes()
+    assert launch(config) is None
+    assert (tmp_path / "run" / "log.jsonl").read_bytes() == log
     assert [row["step"] for row in read_log(tmp_path / "run")] == [0, 1, 2]
     assert (tmp_path / "run" / "side_network" / "config.json").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_twice_the_batch(
+    tmp_path: Path, clips: Path, backbone: Path
+) -> None:
+    spread = {"pose_dropout": 0.0, "alignment__frame_weighting": False, "steps": 3}
+    logs = []
+    for processes, batch_size in ((1, 4), (2, 2)):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        config = write_config(folder, clips, backbone, data__batch_size=batch_size, **spread)
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        done = script(*launcher, "pipelines/train.py", "--config", str(config))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("side network of step 3") == 1
+        logs.append(read_log(folder / "run"))
+    assert len(logs[0]) == len(logs[1]) == 4
+    for one, two in zip(*logs, strict=True):
+        for name in {"loss", "main", "alignment", "grad_norm", "probe/true"} & one.keys():
+            assert one[name] == pytest.approx(two[name], rel=1e-4), name
 
 
 def test_dry_run_writes_nothing(
