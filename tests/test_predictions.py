@@ -30,10 +30,11 @@ all_times = pytest.mark.parametrize("time", TIMES)
 
 def signal_and_noise(kind: PredictionType, time: float) -> tuple[Tensor, Tensor]:
     """Coefficients of the path that the type is trained on, at `time` in (0, 1)."""
-    if kind == "flow":
-        pair = (1 - time, time)
-    else:
-        pair = (math.cos(math.pi / 2 * time), math.sin(math.pi / 2 * time))
+    pair = (
+        (1 - time, time)
+        if kind == "flow"
+        else (math.cos(math.pi / 2 * time), math.sin(math.pi / 2 * time))
+    )
     return tuple(torch.tensor(value, dtype=torch.float64) for value in pair)
 
 

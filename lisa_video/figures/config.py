@@ -66,9 +66,9 @@ class UNetConfig:
     """Width of the text encoder and of the cross attention."""
     frames: int = 8
     """Frames per training clip."""
-    image_steps: int = 1000
+    image_steps: int = 900
     """First steps, on single frames: appearance and captions are learned there."""
-    video_steps: int = 2600
+    video_steps: int = 750
     """Further steps, on clips."""
     batch_size: int = 8
     """Clips per step; single frames come batch_size * frames at a time."""

@@ -271,7 +271,7 @@ def train_tokenizer(captions: list[str], folder: Path) -> CLIPTokenizer:
     merges = json.loads(learner.to_str())["model"]["merges"]
     pieces = [*alphabet, *(letter + "</w>" for letter in alphabet)]
     pieces += ["".join(pair) for pair in merges]
-    pieces = list(dict.fromkeys(pieces)) + ["<|startoftext|>", "<|endoftext|>"]
+    pieces = [*list(dict.fromkeys(pieces)), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
     lines = [" ".join(pair) for pair in merges]
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(lines) + "\n")

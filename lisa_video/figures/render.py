@@ -279,9 +279,7 @@ def _limbs(points: np.ndarray, scale: float, build: Build, appearance: Appearanc
     for side in ("right", "left"):
         eye = at[f"{side}_eye"]
         limb(eye, eye, (0.02, 0.02), (0.08, 0.06, 0.06), nearer=0.1, girth=head)
-    limb(
-        at["nose"], at["nose"], (0.022, 0.022), _darker(appearance.skin), 0.1, head
-    )
+    limb(at["nose"], at["nose"], (0.022, 0.022), _darker(appearance.skin), 0.1, head)
     # What the head hides is not drawn through it.
     return [
         part for part in limbs if not (part.radii[0] < 0.03 * scale and part.depth > at["head"][2])

@@ -1,0 +1,77 @@
+import json
+
+import numpy as np
+import pytest
+
+from lisa_video.comparison.config import CompareConfig, GridConfig, ScoreConfig
+from lisa_video.demonstration import driving_window, run_demo
+from lisa_video.demonstration_config import DemoConfig
+from lisa_video.detectors.figure_net import FigureKeypointNet
+from lisa_video.errors import UserError
+from lisa_video.figures.config import FiguresConfig
+from lisa_video.video import probe_video
+from tests.tiny import tiny_checkpoint
+from tests.training.runs import tiny_config
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> DemoConfig:
+    folder = tmp_path_factory.mktemp("demo")
+    FigureKeypointNet(channels=(8, 8, 8, 8)).save_pretrained(folder / "detector")
+    training = tiny_config(
+        folder / "out" / "figures",
+        folder / "out",
+        str(tiny_checkpoint(folder / "backbone")),
+        steps=2,
+        probe__every=1,
+        ema__decay=0.0,
+    )
+    return DemoConfig(
+        comparison=CompareConfig(
+            training=training,
+            grid=GridConfig(lr=[1e-3], tap=["down_1"]),
+            seeds=[0],
+            score=ScoreConfig(
+                at=[1, 2],
+                clips=3,
+                inference_steps=2,
+                guidance_scale=1.0,
+                detector_weights=folder / "detector",
+            ),
+        ),
+        figures=FiguresConfig(clips=3, frames=6, size=32, workers=1),
+        validation_clips=3,
+        shown=2,
+    )
+
+
+def test_the_demo_writes_everything_it_promises(config: DemoConfig) -> None:
+    folder = run_demo(config)
+    results = json.loads((folder / "results.json").read_text())
+    assert {"plain", "lisa", "detector_ceiling", "seeds"} <= set(results)
+    for name in ("sheet.png", "curves.png", "report.md"):
+        assert (folder / name).stat().st_size > 500
+    video = probe_video(folder / "side_by_side.mp4")
+    # Two held-out scenes and the real one, three times four frames each; four panels wide.
+    assert video.frames == 3 * 3 * 4
+    assert video.width >= 4 * 192
+
+    first = (folder / "side_by_side.mp4").read_bytes()
+    run_demo(config)
+    assert (folder / "side_by_side.mp4").read_bytes() == first, "a repeated demo gives the same"
+
+
+def test_the_real_clip_drives_with_its_surest_window(config: DemoConfig) -> None:
+    frames, poses = driving_window(config, 8)
+    assert frames.shape == (8, 272, 640, 3) and len(poses) == 8
+    assert poses.frame_weights().min() > 0.8
+    # The whole person is seen, upright: head above hips above ankles.
+    joints = poses.keypoints[:, 0]
+    assert (joints[:, 0, 1] < joints[:, 8, 1]).all() and (joints[:, 8, 1] < joints[:, 10, 1]).all()
+    assert poses.fps == pytest.approx(25 / config.real.stride)
+    assert np.ptp(joints[:, 10, 0]) < 64, "one person, not two in turn"
+
+
+def test_more_shown_than_scored_is_refused(config: DemoConfig) -> None:
+    with pytest.raises(UserError, match="shown=9"):
+        DemoConfig(config.comparison, shown=9)

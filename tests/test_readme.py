@@ -1,0 +1,145 @@
+"""The README's commands run as they are written, only smaller and into a temporary folder."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lisa_video.assets import fetch_asset
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def readme_commands() -> dict[str, list[str]]:
+    """Job (with its benchmark's name) -> words of its command in the README."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    commands = [shlex.split(line) for line in lines if line.startswith("python ")]
+    return {Path(words[1]).stem: words for words in commands}
+
+
+def run(words: list[str], extra: dict[str, object]) -> None:
+    flags = [part for key, value in extra.items() for part in (f"--{key}", str(value))]
+    command = [sys.executable, *words[1:], *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the chain works; the rendered set that several jobs read is made here."""
+    folder = tmp_path_factory.mktemp("readme")
+    run(
+        readme_commands()["render_figures"],
+        {
+            "output": folder / "figures",
+            "figures.clips": 4,
+            "figures.size": 64,
+            "figures.workers": 1,
+            "validation_clips": 3,
+        },
+    )
+    return folder
+
+
+def test_every_job_is_in_the_readme() -> None:
+    jobs = {path.stem for path in (ROOT / "pipelines").glob("*.py")}
+    assert set(readme_commands()) == jobs
+
+
+def test_train_generate_evaluate(folder: Path) -> None:
+    commands = readme_commands()
+    small_run = {
+        "data.root": folder / "figures",
+        "data.batch_size": 2,
+        "steps": 2,
+        "probe.clips": 2,
+        "probe.draws": 1,
+        "output": folder / "train",
+    }
+    run(commands["train"], small_run)
+    videos = folder / "videos"
+    (videos / "poses").mkdir(parents=True)
+    run(
+        commands["generate"],
+        {
+            "side_network": folder / "train" / "side_network",
+            "sampling.steps": 2,
+            "output": videos / "clip.mp4",
+            "poses_output": videos / "poses" / "clip.npz",
+        },
+    )
+    run(
+        commands["evaluate"],
+        {"videos": videos, "poses": videos / "poses", "json": folder / "scores.json"},
+    )
+    assert (folder / "scores.json").is_file()
+
+
+def test_extract_poses(folder: Path) -> None:
+    words = readme_commands()["extract_poses"]
+    words = [str(fetch_asset("clips") / "bikes.mp4") if w == "clip.mp4" else w for w in words]
+    found = folder / "bikes.npz"
+    run(words, {"output": found, "preview": folder / "bikes_poses.mp4"})
+    assert np.load(found)["keypoints"].shape == (250, 1, 18, 3)
+
+
+def test_compare_and_benchmark(folder: Path) -> None:
+    commands = readme_commands()
+    run(
+        commands["compare"],
+        {
+            "training.data.root": folder / "figures",
+            "training.data.batch_size": 2,
+            "training.steps": 2,
+            "training.probe.every": 1,
+            "training.probe.clips": 2,
+            "training.probe.draws": 1,
+            "training.output": folder / "compare",
+            "grid.lr": "[1e-4]",
+            "grid.pose_init": "[zero]",
+            "grid.alignment_weight": "[0.2]",
+            "grid.tap": "[down_3]",
+            "seeds": "[0]",
+            "score.at": "[2]",
+            "score.clips": 2,
+            "score.inference_steps": 2,
+        },
+    )
+    assert (folder / "compare" / "curves.png").is_file()
+    run(
+        commands["benchmark"],
+        {"batch_size": 1, "frames": 2, "repeats": 1, "json": folder / "step.json"},
+    )
+    assert (folder / "step.json").is_file()
+
+
+def test_pretrain_and_train_detector(folder: Path) -> None:
+    commands = readme_commands()
+    figures = {"figures.clips": 4, "figures.workers": 1}
+    run(
+        commands["pretrain"],
+        {
+            **figures,
+            "output": folder / "pretrain",
+            "vae.steps": 2,
+            "unet.image_steps": 1,
+            "unet.video_steps": 1,
+        },
+    )
+    assert (folder / "pretrain" / "backbone" / "README.md").is_file()
+    run(
+        commands["train_detector"],
+        {
+            **figures,
+            "rendered": folder / "pretrain",
+            "vae": folder / "pretrain" / "backbone",
+            "output": folder / "keypoints",
+            "steps": 2,
+        },
+    )
+    assert (folder / "keypoints" / "scores.json").is_file()
