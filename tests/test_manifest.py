@@ -67,7 +67,11 @@ def test_the_schema_describes_what_is_written(root: Path) -> None:
     lines = [json.loads(line) for line in (root / MANIFEST).read_text().splitlines()]
     constants = {name: value["const"] for name, value in header["properties"].items()}
     assert lines[0] == constants
-    kinds = {"string": str, "integer": int, "number": (int, float)}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "string": str,
+        "integer": int,
+        "number": (int, float),
+    }
     for line in lines[1:]:
         assert list(line) == names
         for name, value in line.items():

@@ -6,7 +6,7 @@ import struct
 import subprocess
 import sys
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,16 +44,18 @@ def bikes() -> np.ndarray:
 
 
 def encode(
-    path: Path, frames: Sequence[np.ndarray], codec: str = "libx264", **options: str
+    path: Path, frames: Iterable[np.ndarray], codec: str = "libx264", **options: str
 ) -> None:
     """Write as other programs do: `options` are those of the codec."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=FPS)
-        stream.height, stream.width = frames[0].shape[:2]
+        assert isinstance(stream, av.VideoStream)
+        pictures = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames]
+        stream.height, stream.width = pictures[0].height, pictures[0].width
         stream.pix_fmt = "yuv420p"
-        stream.options = options
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        stream.options = {**options}
+        for picture in pictures:
+            container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
 
 
@@ -155,7 +157,9 @@ def test_what_an_edit_list_cuts_off_does_not_count(bikes: np.ndarray, tmp_path: 
     whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
     encode(whole, bikes, bf="3")
     with av.open(str(whole)) as container:
-        tick = round(1 / FPS / container.streams.video[0].time_base)
+        time_base = container.streams.video[0].time_base
+        assert time_base is not None
+        tick = round(1 / FPS / time_base)
     content = whole.read_bytes()
     (start,) = struct.unpack_from(">i", content, content.index(b"elst") + 16)
     patch(whole, cut, b"elst", 12, struct.pack(">i", start + 5 * tick))
