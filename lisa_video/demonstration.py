@@ -5,6 +5,7 @@ Shape legend: N clips, F frames, H W pixels.
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,13 +74,22 @@ def run_demo(config: DemoConfig) -> Path:
 
 
 def render_data(config: DemoConfig) -> None:
-    """Render the figures set on the first run."""
+    """Render the figures set on the first run; an interrupted rendering is begun again."""
     root = config.comparison.training.data.root
-    if not (root / MANIFEST).is_file():
-        dataset = FiguresDatasetConfig(
-            output=root, figures=config.figures, validation_clips=config.validation_clips
-        )
-        export_figures(dataset, fetch_asset("motions"))
+    if (root / MANIFEST).is_file():
+        return
+    unfinished = root.with_name(f".{root.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    dataset = FiguresDatasetConfig(
+        output=unfinished, figures=config.figures, validation_clips=config.validation_clips
+    )
+    export_figures(dataset, fetch_asset("motions"))
+    try:
+        unfinished.rename(root)
+    except OSError as error:
+        raise UserError(
+            f"{root}: holds no dataset and cannot be replaced: {error.strerror}"
+        ) from None
 
 
 def held_out_rows(config: DemoConfig, comparison: Comparison) -> list[Shown]:

@@ -1,14 +1,17 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lisa_video.comparison.config import CompareConfig, GridConfig, ScoreConfig
-from lisa_video.demonstration import driving_window, run_demo
+from lisa_video.demonstration import driving_window, render_data, run_demo
 from lisa_video.demonstration_config import DemoConfig
 from lisa_video.detectors.figure_net import FigureKeypointNet
 from lisa_video.errors import UserError
 from lisa_video.figures.config import FiguresConfig
+from lisa_video.manifest import load_manifest
 from lisa_video.video import probe_video
 from tests.tiny import tiny_checkpoint
 from tests.training.runs import tiny_config
@@ -56,9 +59,9 @@ def test_the_demo_writes_everything_it_promises(config: DemoConfig) -> None:
     assert video.frames == 3 * 3 * 4
     assert video.width >= 4 * 192
 
-    first = (folder / "side_by_side.mp4").read_bytes()
+    first = (folder / "sheet.png").read_bytes()
     run_demo(config)
-    assert (folder / "side_by_side.mp4").read_bytes() == first, "a repeated demo gives the same"
+    assert (folder / "sheet.png").read_bytes() == first, "a repeated demo gives the same pictures"
 
 
 def test_the_real_clip_drives_with_its_surest_window(config: DemoConfig) -> None:
@@ -75,3 +78,21 @@ def test_the_real_clip_drives_with_its_surest_window(config: DemoConfig) -> None
 def test_more_shown_than_scored_is_refused(config: DemoConfig) -> None:
     with pytest.raises(UserError, match="shown=9"):
         DemoConfig(config.comparison, shown=9)
+
+
+def test_an_interrupted_rendering_is_begun_again(config: DemoConfig, tmp_path: Path) -> None:
+    training = config.comparison.training
+    elsewhere = replace(training, data=replace(training.data, root=tmp_path / "figures"))
+    moved = replace(config, comparison=replace(config.comparison, training=elsewhere))
+    (tmp_path / ".figures.unfinished" / "clips").mkdir(parents=True)
+    (tmp_path / ".figures.unfinished" / "clips" / "half.mp4").write_bytes(b"half")
+    render_data(moved)
+    assert len(load_manifest(tmp_path / "figures")) == 3 + 3
+    assert not (tmp_path / ".figures.unfinished").exists()
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("keep")
+    elsewhere = replace(training, data=replace(training.data, root=tmp_path / "other"))
+    with pytest.raises(UserError, match="holds no dataset"):
+        render_data(replace(config, comparison=replace(config.comparison, training=elsewhere)))
+    assert (tmp_path / "other" / "mine.txt").read_text() == "keep"

@@ -110,7 +110,7 @@ class DetectorConfig:
     """Folder with the frames that `pretrain.py` rendered; they are rendered there if absent."""
     vae: Path | None = None
     """Backbone folder whose VAE degrades half of the frames, as generated ones are degraded."""
-    steps: int = 2500
+    steps: int = 600
     """Optimizer steps."""
     batch_size: int = 48
     """Frames per step."""
