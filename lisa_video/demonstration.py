@@ -32,7 +32,7 @@ from lisa_video.poses import PoseSequence, draw_pose_frames
 from lisa_video.poses.framing import framed, window_of
 from lisa_video.side_network import load_side_network
 from lisa_video.training.config import Objective
-from lisa_video.training.setup import open_backbone
+from lisa_video.training.setup import DTYPES, open_backbone
 from lisa_video.video import read_video, write_video
 
 _OBJECTIVES: tuple[Objective, Objective] = ("plain", "lisa")
@@ -123,7 +123,7 @@ def real_row(config: DemoConfig, comparison: Comparison) -> Shown:
     right, bottom = round(window.left + window.width), round(window.top + window.height)
     panels = {f"driving {config.real.name}": frames[:, top:bottom, left:right]}
     panels["pose"] = as_frames(drawn)
-    backbone = open_backbone(training)
+    backbone = open_backbone(training.backbone, DTYPES[training.mixed_precision])
     for name in _OBJECTIVES:
         side = load_side_network(_arm(comparison, name) / "side_network")
         pipeline = PoseToVideoPipeline.from_backbone(backbone, side)

@@ -21,7 +21,13 @@ from lisa_video.errors import UserError
 from lisa_video.evaluation_config import EvaluateConfig
 from lisa_video.metrics.pose import match_poses, matched_distance, matched_pck
 from lisa_video.poses import PoseSequence
-from lisa_video.reports import check_new_file, format_table, package_versions, write_json
+from lisa_video.reports import (
+    check_new_file,
+    format_table,
+    json_number,
+    package_versions,
+    write_json,
+)
 
 ScoredClip = tuple[str, NDArray[np.uint8], PoseSequence]
 """Id, frames (F, H, W, 3), and the poses asked for: F frames, any size."""
@@ -227,7 +233,7 @@ def _inside(poses: PoseSequence) -> NDArray[np.float32]:
 
 
 def _json_metrics(tally: PoseTally) -> dict[str, float | None]:
-    return {name: None if math.isnan(x) else x for name, x in tally.metrics().items()}
+    return {name: json_number(value) for name, value in tally.metrics().items()}
 
 
 def _shown(value: float) -> str:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lisa_video.backbones import load_backbone
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
 from lisa_video.cli import resolved_yaml
 from lisa_video.detectors import build_detector, check_detector
@@ -25,6 +24,7 @@ from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.poses import PoseSequence
 from lisa_video.poses.framing import framed
 from lisa_video.side_network import load_side_network
+from lisa_video.training.setup import open_backbone
 from lisa_video.video import probe_video, read_video, write_video
 
 
@@ -93,13 +93,7 @@ def generate_frames(
 def load_pipeline(config: GenerateConfig) -> PoseToVideoPipeline:
     """Backbone and side network on the configured device; UserError where they do not fit."""
     cuda = config.device != "cpu" and torch.cuda.is_available()
-    backbone = load_backbone(
-        config.backbone.kind,
-        config.backbone.path,
-        motion_adapter=config.backbone.motion_adapter,
-        beta_schedule=config.backbone.beta_schedule,
-        dtype=getattr(torch, config.dtype),
-    )
+    backbone = open_backbone(config.backbone, getattr(torch, config.dtype))
     side_network = load_side_network(config.side_network)
     cast(side_network, backbone.dtype)
     pipeline = PoseToVideoPipeline.from_backbone(backbone, side_network)

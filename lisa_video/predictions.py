@@ -18,6 +18,14 @@ PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
 PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)
 
 
+def shifted_time(uniform: Tensor, shift: float) -> Tensor:
+    """shift u / (1 + (shift - 1) u): uniform times u in [0, 1) moved towards high noise (shift > 1).
+
+    Source: Esser et al., arXiv:2403.03206, sec. 5.3.2. Shift 1 changes nothing.
+    """
+    return shift * uniform / (1 + (shift - 1) * uniform)
+
+
 def add_noise(x0: Tensor, noise: Tensor, a: Tensor, s: Tensor) -> Tensor:
     """x_t = a x_0 + s n, shaped like `x0`."""
     return a * x0 + s * noise

@@ -1,6 +1,7 @@
 """What jobs leave behind: a table on the terminal and the same as a JSON file."""
 
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,11 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot write this file: {error.strerror}") from None
+
+
+def json_number(value: float) -> float | None:
+    """A measure as JSON can hold it: None for NaN."""
+    return None if math.isnan(value) else value
 
 
 def replace_text(path: Path, text: str) -> None:

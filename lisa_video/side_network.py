@@ -43,10 +43,11 @@ class SideOutput:
 class PoseEncoder(nn.Module):
     """Drawn poses (N, 3, H, W) in [0, 1] -> (N, out_channels, h, w), by stride-2 convolutions.
 
-    `halvings` is the number of stride-2 steps from pixels to latent cells. `init` is that of the
-    last convolution: "zero", as in ControlNet, adds the poses gradually, while "normal", torch's
-    own initialisation, lets the encoder see them from the first step. Either way the zero
-    projections keep the first prediction that of the backbone.
+    `halvings` is the number of stride-2 steps from pixels to latent cells. `init` "zero" is that of
+    ControlNet: torch's own, which shrinks the signal in every layer, and a last convolution of
+    zeros, so poses come in gradually. With "normal" (Kaiming et al., arXiv:1502.01852) the
+    signal keeps its size and the side network sees poses from the first step. Either way the
+    zero projections keep the first prediction that of the backbone.
     """
 
     def __init__(self, out_channels: int, halvings: int, init: PoseInit) -> None:
@@ -61,6 +62,10 @@ class PoseEncoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
         if init == "zero":
             _zeroed(self.conv_out)
+        else:
+            for conv in (self.conv_in, *self.blocks, self.conv_out):
+                nn.init.kaiming_normal_(conv.weight)
+                nn.init.zeros_(conv.bias)
 
     def forward(self, frames: Tensor) -> Tensor:
         hidden = functional.silu(self.conv_in(frames))
@@ -80,7 +85,7 @@ class TemporalSideNetwork(ModelMixin, ConfigMixin):
     - `pose_halvings`: stride-2 steps from pose frames to latent cells;
     - `injection`: the injection points that have a zero projection;
     - `taps`: those of them whose features `forward` hands out;
-    - `pose_init`: how the pose encoder's last convolution starts;
+    - `pose_init`: how the pose encoder starts;
     - `backbone_fingerprint`: that of the backbone whose weights were copied.
 
     Raises UserError where a name in `injection` or `taps` does not exist.

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lisa_video.comparison.config import CompareConfig, GridConfig, ScoreConfig
 from lisa_video.demonstration import driving_window, render_data, run_demo
@@ -20,6 +21,7 @@ from tests.training.runs import tiny_config
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> DemoConfig:
     folder = tmp_path_factory.mktemp("demo")
+    torch.manual_seed(0)
     FigureKeypointNet(channels=(8, 8, 8, 8)).save_pretrained(folder / "detector")
     training = tiny_config(
         folder / "out" / "figures",

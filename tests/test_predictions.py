@@ -16,6 +16,7 @@ from lisa_video.predictions import (
     add_noise,
     regression_target,
     score_factor,
+    shifted_time,
     to_noise,
     to_score,
     to_x0,
@@ -181,3 +182,11 @@ def test_one_timestep_per_clip_broadcasts(kind: PredictionType) -> None:
 
 def test_the_table_of_types_is_complete() -> None:
     assert get_args(PredictionType) == PREDICTION_TYPES
+
+
+def test_shifted_times_stay_in_order_and_shift_one_changes_nothing() -> None:
+    uniform = torch.linspace(0, 1, 11, dtype=torch.float64)
+    assert torch.equal(shifted_time(uniform, 1.0), uniform)
+    shifted = shifted_time(uniform, 3.0)
+    assert (shifted.diff() > 0).all() and shifted[0] == 0 and shifted[-1] == 1
+    assert shifted[5] == pytest.approx(0.75)  # 3 * 0.5 / (1 + 2 * 0.5)

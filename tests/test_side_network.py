@@ -252,3 +252,14 @@ def test_another_backbone_is_refused(backbone: AnimateDiffBackbone) -> None:
     with pytest.raises(UserError, match=r"was made for another backbone") as caught:
         side.check_backbone(tiny_backbone(seed=1))
     assert "\n" not in str(caught.value)
+
+
+def test_a_normal_start_shows_the_side_network_the_poses_at_once() -> None:
+    """Torch's own initialisation, on the same drawn limb, leaves almost nothing of it."""
+    frames = torch.zeros(1, 3, 64, 64)
+    frames[:, :, 10:50, 30:33] = 1.0
+    torch.manual_seed(0)
+    visible = PoseEncoder(32, 2, "normal")
+    faint = PoseEncoder(32, 2, "zero")
+    faint.conv_out.reset_parameters()
+    assert visible(frames).std() > 5 * faint(frames).std(dim=(-1, -2)).mean()

@@ -30,7 +30,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from lisa_video.errors import UserError
 from lisa_video.injection import MID, InjectionPoint, SideResiduals, injection_points
 from lisa_video.loading import cast, check_source, first_line, libraries_silent, load_pretrained
-from lisa_video.predictions import PredictionType
+from lisa_video.predictions import PredictionType, shifted_time
 
 # Per component: the library, the classes that model_index.json may name (None: any scheduler).
 COMPONENTS: dict[str, tuple[str, tuple[str, ...] | None]] = {
@@ -223,13 +223,15 @@ class AnimateDiffBackbone:
     ) -> Tensor:
         """Draw timesteps (B,), long, on the backbone's device.
 
-        With u uniform in [0, 1), the timestep is t = shift u / (1 + (shift - 1) u) of all: uniform
-        at shift 1, towards high noise above. Source: Esser et al., arXiv:2403.03206, 5.3.2.
+        Uniform at shift 1, towards high noise above, see `predictions.shifted_time`.
         """
         device = None if generator is None else generator.device
         uniform = torch.rand(batch, generator=generator, device=device, dtype=torch.float64)
-        shifted = shift * uniform / (1 + (shift - 1) * uniform)
-        timesteps = (shifted * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
+        timesteps = (
+            (shifted_time(uniform, shift) * self.num_timesteps)
+            .long()
+            .clamp(max=self.num_timesteps - 1)
+        )
         return timesteps.to(self.device)
 
     # Predictions.

@@ -19,7 +19,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lisa_video.backbones import load_backbone
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
 from lisa_video.benchmarks.config import StepBenchmarkConfig
 from lisa_video.benchmarks.measure import in_fresh_processes, interleaved_medians, peak_memory_mb
@@ -36,6 +35,7 @@ from lisa_video.training.losses import (
     noise_latents,
     training_losses,
 )
+from lisa_video.training.setup import open_backbone
 
 Variant = Literal["plain", "lisa", "lisa_two_forwards"]
 VARIANTS: tuple[Variant, ...] = ("plain", "lisa", "lisa_two_forwards")
@@ -215,13 +215,7 @@ def _inputs(
 
 
 def _load(config: StepBenchmarkConfig) -> AnimateDiffBackbone:
-    options = config.backbone
-    return load_backbone(
-        options.kind,
-        options.path,
-        motion_adapter=options.motion_adapter,
-        beta_schedule=options.beta_schedule,
-    ).to(_device(config))
+    return open_backbone(config.backbone).to(_device(config))
 
 
 def _device(config: StepBenchmarkConfig) -> torch.device:

@@ -17,7 +17,10 @@ Curve = Sequence[tuple[int, float]]
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Mean of a value over seeds at one step, with its 95 % interval (Student's t; the mean itself for one seed)."""
+    """Mean of a value over seeds at one step, with its 95 % interval.
+
+    By Student's t; the mean itself for one seed. All three are NaN where a seed has no value.
+    """
 
     step: int
     mean: float
@@ -58,8 +61,8 @@ def mean_curve(curves: Sequence[Curve]) -> list[CurvePoint]:
     for step in shared:
         values = [table[step] for table in tables]
         middle = mean(values)
-        reach = 0.0
-        if len(values) > 1:
+        reach = 0.0 if math.isfinite(middle) else math.nan
+        if len(values) > 1 and math.isfinite(middle):
             quantile = float(student_t.ppf(0.975, len(values) - 1))
             reach = quantile * stdev(values) / math.sqrt(len(values))
         points.append(CurvePoint(step, middle, middle - reach, middle + reach, len(values)))

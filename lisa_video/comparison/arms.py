@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from lisa_video.comparison.config import CompareConfig, Setting, arm_config, arm_folder
 from lisa_video.comparison.scoring import HeldOutClips
-from lisa_video.reports import replace_text
+from lisa_video.reports import json_number, replace_text
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.loop import TrainState, train
 from lisa_video.training.run_folder import read_log
@@ -25,7 +26,7 @@ class ArmCurves:
 
     Attributes:
         setting, seed: which arm.
-        scores: metric -> [(step, value)] at the scored steps.
+        scores: metric -> [(step, value)] at the scored steps; NaN for a distance where no joint was found.
         gaps: [(step, adherence gap)] at the probed steps.
         losses: [(step, held-out loss with true poses)] at the probed steps.
         explained: [(step, share of the likelihood target explained by control)] at the probed steps.
@@ -53,7 +54,9 @@ def run_arm(
     """Train one arm, or what is left of it, scoring it at the declared steps."""
     training = arm_config(config, setting, seed)
     path = training.output / "scores.json"
-    scored: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+    scored: dict[str, dict[str, float | None]] = (
+        json.loads(path.read_text()) if path.exists() else {}
+    )
 
     def score(step: int, state: TrainState) -> None:
         if step not in config.score.at:
@@ -61,7 +64,9 @@ def run_arm(
         generated = held_out.generate(state.backbone, state.networks.finished, config)
         scores = held_out.score(generated)
         scored[str(step)] = {
-            name: value for name, value in scores.total.metrics().items() if name in METRICS
+            name: json_number(value)
+            for name, value in scores.total.metrics().items()
+            if name in METRICS
         }
         replace_text(path, json.dumps(scored, indent=2) + "\n")
         _write_clips(training.output / f"generated-{step}.npy", generated)
@@ -74,7 +79,7 @@ def run_arm(
 def read_arm(config: CompareConfig, setting: Setting, seed: int) -> ArmCurves:
     """The curves of a finished arm."""
     folder = arm_folder(config.training.output, setting, seed)
-    scored = json.loads((folder / "scores.json").read_text())
+    scored: dict[str, dict[str, float | None]] = json.loads((folder / "scores.json").read_text())
     rows = read_log(folder)
 
     def logged(name: str) -> list[tuple[int, float]]:
@@ -84,7 +89,8 @@ def read_arm(config: CompareConfig, setting: Setting, seed: int) -> ArmCurves:
         setting=setting,
         seed=seed,
         scores={
-            name: [(int(step), values[name]) for step, values in scored.items()] for name in METRICS
+            name: [(int(step), _number(values[name])) for step, values in scored.items()]
+            for name in METRICS
         },
         gaps=logged("probe/gap"),
         losses=logged("probe/true"),
@@ -92,6 +98,10 @@ def read_arm(config: CompareConfig, setting: Setting, seed: int) -> ArmCurves:
         alignment=logged("ratio"),
         step_s=float(np.median([value for _, value in logged("step_s")])),
     )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _write_clips(path: Path, clips: np.ndarray) -> None:

@@ -15,19 +15,21 @@ PoseInit = Literal["zero", "normal"]
 
 @dataclass(frozen=True)
 class GridConfig:
-    """What is searched. The plain objective has no weight and no tap: they are searched for LISA alone."""
+    """What is searched. The plain objective has no decoder: `lr` and `pose_init` are all it has."""
 
     lr: list[float] = field(default_factory=lambda: [2e-4])
     """Learning rates, for both objectives."""
     pose_init: list[PoseInit] = field(default_factory=lambda: ["zero"])
-    """Starts of the pose encoder's last layer, for both objectives."""
+    """Starts of the pose encoder, for both objectives."""
     alignment_weight: list[float] = field(default_factory=lambda: [0.2])
     """Weights of the alignment loss."""
     tap: list[str] = field(default_factory=lambda: ["down_3"])
     """Features that the LISA decoder reads."""
+    decoder_lr_scale: list[float] = field(default_factory=lambda: [1.0])
+    """Learning rates of the LISA decoder, as multiples of the side network's."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "pose_init", "alignment_weight", "tap"):
+        for name in ("lr", "pose_init", "alignment_weight", "tap", "decoder_lr_scale"):
             if not getattr(self, name):
                 raise UserError(f"grid.{name} is empty: give at least one value")
 
@@ -97,11 +99,14 @@ class Setting:
     pose_init: PoseInit
     alignment_weight: float | None = None
     tap: str | None = None
+    decoder_lr_scale: float | None = None
 
     @property
     def name(self) -> str:
         name = f"{self.objective}-lr{self.lr:g}-{self.pose_init}"
-        return name if self.tap is None else f"{name}-w{self.alignment_weight:g}-{self.tap}"
+        if self.objective == "plain":
+            return name
+        return f"{name}-w{self.alignment_weight:g}-{self.tap}-d{self.decoder_lr_scale:g}"
 
 
 def settings(grid: GridConfig) -> list[Setting]:
@@ -109,8 +114,10 @@ def settings(grid: GridConfig) -> list[Setting]:
     shared = list(product(grid.lr, grid.pose_init))
     plain = [Setting("plain", lr, init) for lr, init in shared]
     lisa = [
-        Setting("lisa", lr, init, weight, tap)
-        for (lr, init), weight, tap in product(shared, grid.alignment_weight, grid.tap)
+        Setting("lisa", lr, init, weight, tap, scale)
+        for (lr, init), weight, tap, scale in product(
+            shared, grid.alignment_weight, grid.tap, grid.decoder_lr_scale
+        )
     ]
     return plain + lisa
 
@@ -119,8 +126,14 @@ def arm_config(config: CompareConfig, setting: Setting, seed: int) -> TrainConfi
     """The training run of one setting and seed."""
     base = config.training
     alignment = base.alignment
-    if setting.tap is not None and setting.alignment_weight is not None:
-        alignment = replace(alignment, weight=setting.alignment_weight, tap=setting.tap)
+    if setting.objective == "lisa":
+        assert setting.alignment_weight and setting.tap and setting.decoder_lr_scale
+        alignment = replace(
+            alignment,
+            weight=setting.alignment_weight,
+            tap=setting.tap,
+            decoder_lr_scale=setting.decoder_lr_scale,
+        )
     return replace(
         base,
         output=arm_folder(base.output, setting, seed),

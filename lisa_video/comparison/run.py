@@ -21,10 +21,10 @@ from lisa_video.comparison.arms import METRICS, ArmCurves, run_arm
 from lisa_video.comparison.config import CompareConfig, Setting, arm_config, settings
 from lisa_video.comparison.scoring import HeldOutClips
 from lisa_video.evaluation import PoseScores
-from lisa_video.reports import replace_text
+from lisa_video.reports import json_number, replace_text
 from lisa_video.training.config import Objective
 from lisa_video.training.encoding import ClipEncoder
-from lisa_video.training.setup import check_training, open_backbone
+from lisa_video.training.setup import DTYPES, check_training, open_backbone
 
 MAIN_METRIC = "pck@0.1"
 
@@ -65,14 +65,21 @@ class SettingSummary:
             "pose_init": self.setting.pose_init,
             "alignment_weight": self.setting.alignment_weight,
             "tap": self.setting.tap,
-            **self.final,
+            "decoder_lr_scale": self.setting.decoder_lr_scale,
+            **{name: json_number(value) for name, value in self.final.items()},
             "step_s": self.step_s,
             "steps_to_equal_pck": self.steps_to_equal_pck,
             "seconds_to_equal_pck": self.seconds_to_equal_pck,
             "breakthrough_steps": self.breakthrough,
             "curves": {
                 name: [
-                    {"step": p.step, "mean": p.mean, "low": p.low, "high": p.high} for p in points
+                    {
+                        "step": point.step,
+                        "mean": json_number(point.mean),
+                        "low": json_number(point.low),
+                        "high": json_number(point.high),
+                    }
+                    for point in points
                 ]
                 for name, points in self.curves.items()
             },
@@ -98,7 +105,7 @@ class Comparison:
             "plain": self.best("plain").to_json(),
             "lisa": self.best("lisa").to_json(),
             "detector_ceiling": {
-                name: value
+                name: json_number(value)
                 for name, value in self.ceiling.total.metrics().items()
                 if name in METRICS
             },
@@ -122,7 +129,8 @@ def compare(config: CompareConfig) -> Comparison:
     """Run all arms that are not finished, one after the other, and summarise them."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    backbone = open_backbone(config.training)
+    training = config.training
+    backbone = open_backbone(training.backbone, DTYPES[training.mixed_precision])
     encoder = ClipEncoder(backbone, cache=config.training.data.cache_encodings)
     held_out = HeldOutClips.from_config(config)
     arms: dict[Setting, list[ArmCurves]] = {point: [] for point in settings(config.grid)}
@@ -171,6 +179,8 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Write results.json, curves.png and report.md into `folder`."""
     from lisa_video.comparison.report import draw_curves, report_text
 
-    replace_text(folder / "results.json", json.dumps(comparison.to_json(), indent=2) + "\n")
+    replace_text(
+        folder / "results.json", json.dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n"
+    )
     draw_curves(comparison, folder / "curves.png")
     replace_text(folder / "report.md", report_text(comparison))

@@ -66,13 +66,13 @@ class UNetConfig:
     """Width of the text encoder and of the cross attention."""
     frames: int = 8
     """Frames per training clip."""
-    image_steps: int = 900
+    image_steps: int = 1000
     """First steps, on single frames: appearance and captions are learned there."""
-    video_steps: int = 750
+    video_steps: int = 2000
     """Further steps, on clips."""
     batch_size: int = 8
     """Clips per step; single frames come batch_size * frames at a time."""
-    lr: float = 6e-4
+    lr: float = 8e-4
     """Peak learning rate of AdamW; warm-up, then cosine to zero."""
     timestep_shift: float = 2.0
     """Above 1 draws timesteps towards high noise."""
@@ -110,7 +110,7 @@ class DetectorConfig:
     """Folder with the frames that `pretrain.py` rendered; they are rendered there if absent."""
     vae: Path | None = None
     """Backbone folder whose VAE degrades half of the frames, as generated ones are degraded."""
-    steps: int = 600
+    steps: int = 2000
     """Optimizer steps."""
     batch_size: int = 48
     """Frames per step."""

@@ -23,46 +23,47 @@ SAMPLE_PROMPTS = (
     "a tall person in a pink shirt and grey trousers waving, black wall, front view",
     "a slim person in a blue shirt and red trousers doing a cartwheel, yellow wall, side view",
 )
-_GUIDANCE, _STEPS = 3.0, 25
+_GUIDANCE, _STEPS, _SEEDS = 2.0, 25, (0, 1)
 
 
 def write_model_card(config: PretrainConfig, folder: Path) -> None:
     """Write README.md and samples.png into the checkpoint's folder."""
-    _draw_samples(config, folder)
+    draw_samples(config, folder)
     (folder / "README.md").write_text(_card(config))
 
 
-def _draw_samples(config: PretrainConfig, folder: Path) -> None:
+def draw_samples(config: PretrainConfig, folder: Path) -> None:
+    """Write samples.png: one row per prompt; the clips of both seeds side by side, in time order."""
     pipeline = AnimateDiffPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     rows = []
     for prompt in tqdm(SAMPLE_PROMPTS, desc="samples", unit="clip"):
-        clip = pipeline(
-            prompt,
+        clips = pipeline(
+            [prompt] * len(_SEEDS),
             num_frames=config.unet.frames,
             height=config.figures.size,
             width=config.figures.size,
             num_inference_steps=_STEPS,
             guidance_scale=_GUIDANCE,
-            generator=torch.Generator().manual_seed(config.seed),
+            generator=[torch.Generator().manual_seed(seed) for seed in _SEEDS],
             output_type="np",
-        ).frames[0]
-        rows.append(np.concatenate(list(clip), axis=1))
+        ).frames
+        rows.append(np.concatenate([frame for clip in clips for frame in clip], axis=1))
     sheet = (np.concatenate(rows) * 255).round().astype(np.uint8)
     Image.fromarray(sheet).save(folder / "samples.png")
 
 
-def _last_losses(path: Path, count: int = 25) -> tuple[float, int]:
-    """Mean of the last logged losses and the last step."""
+def _last_losses(path: Path, parts: int = 1) -> str:
+    """Mean of the logged losses in the last `parts` tenths of the steps, tenth by tenth."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    losses = [row["loss"] for row in rows[-count:]]
-    return sum(losses) / len(losses), rows[-1]["step"]
+    tenths = np.array_split([row["loss"] for row in rows], 10)[-parts:]
+    return ", ".join(f"{losses.mean():.4f}" for losses in tenths)
 
 
 def _card(config: PretrainConfig) -> str:
     unet, vae, figures = config.unet, config.vae, config.figures
-    vae_loss, vae_step = _last_losses(config.output / "vae.jsonl")
-    unet_loss, unet_step = _last_losses(config.output / "unet.jsonl")
+    vae_loss = _last_losses(config.output / "vae.jsonl")
+    unet_losses = _last_losses(config.output / "unet.jsonl", parts=4)
     prompts = "\n".join(f"{row}. {prompt}" for row, prompt in enumerate(SAMPLE_PROMPTS, 1))
     return f"""---
 license: apache-2.0
@@ -76,9 +77,15 @@ by this repository. It is the default main network of lisa_video's demo and test
 
 ```python
 from diffusers import AnimateDiffPipeline
+
 pipeline = AnimateDiffPipeline.from_pretrained("data/embedded/animatediff/backbone")
-video = pipeline("{SAMPLE_PROMPTS[0]}",
-                 num_frames={unet.frames}, height={figures.size}, width={figures.size}, guidance_scale={_GUIDANCE}).frames[0]
+video = pipeline(
+    "{SAMPLE_PROMPTS[0]}",
+    num_frames={unet.frames},
+    height={figures.size},
+    width={figures.size},
+    guidance_scale={_GUIDANCE},
+).frames[0]
 ```
 
 ## Data
@@ -90,16 +97,17 @@ procedurally. The recordings {", ".join(figures.held_out)} are held out for eval
 `python pipelines/pretrain.py --config configs/animatediff/pretrain.yaml`, seed {config.seed}, CPU ({platform.machine()}), torch {version("torch")},
 diffusers {version("diffusers")}.
 
-| part | steps | batch | loss over the last logged steps |
+| part | steps | batch | mean loss per tenth of the steps, up to the last |
 | --- | --- | --- | --- |
-| `AutoencoderKL`, {vae.latent_channels} channels, /{2 ** (len(vae.channels) - 1)} | {vae_step} | {vae.batch_size} frames | {vae_loss:.4f} (L1 of pixels and edges, KL {vae.kl_weight:g}) |
-| `UNetMotionModel` {tuple(unet.channels)} and `CLIPTextModel` | {unet_step} ({unet.image_steps} on single frames) | {unet.batch_size} clips x {unet.frames} frames | {unet_loss:.4f} (v-prediction, zero terminal SNR, timestep shift {unet.timestep_shift:g}) |
+| `AutoencoderKL`, {vae.latent_channels} channels, /{2 ** (len(vae.channels) - 1)} | {vae.steps} | {vae.batch_size} frames | {vae_loss} (squared error of pixels in [-1, 1] + 0.1 absolute error + {vae.kl_weight:g} KL) |
+| `UNetMotionModel` {tuple(unet.channels)} and `CLIPTextModel` | {unet.image_steps} on single frames, then {unet.video_steps} | {unet.batch_size} clips x {unet.frames} frames | {unet_losses} (v-prediction, zero terminal SNR, timestep shift {unet.timestep_shift:g}) |
 
 AdamW, warm-up and cosine; captions dropped with probability {unet.text_dropout:g} for classifier-free guidance; the averaged weights (decay
 {unet.ema:g}) are the ones saved. Training clips have {unet.frames} frames; the motion modules take up to 32.
 
 ## Samples
-Seed {config.seed}, {_STEPS} DDIM steps, guidance {_GUIDANCE:g}, no control; one row per prompt, time from left to right.
+{_STEPS} DDIM steps, guidance {_GUIDANCE:g}, no control; one row per prompt, time from left to right, seeds {_SEEDS[0]} and {_SEEDS[1]}
+side by side.
 
 ![samples](samples.png)
 

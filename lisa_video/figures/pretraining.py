@@ -33,7 +33,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lisa_video.figures.config import FiguresConfig, PretrainConfig, UNetConfig, VaeConfig
 from lisa_video.figures.dataset import render_clips
-from lisa_video.predictions import add_noise, regression_target
+from lisa_video.predictions import add_noise, regression_target, shifted_time
 
 _MAX_TOKENS = 32
 
@@ -366,7 +366,9 @@ def train_unet(
         generator = _step_generator(config.seed, 2, step)
         clean, ids = _unet_batch(latents, tokens, settings, step, generator)
         batch, frames = clean.shape[0], clean.shape[2]
-        timesteps = shifted_timesteps(batch, settings.timestep_shift, generator)
+        uniform = torch.rand(batch, generator=generator)
+        timesteps = (shifted_time(uniform, settings.timestep_shift) * len(signal)).long()
+        timesteps = timesteps.clamp(max=len(signal) - 1)
         a, s = (rearrange(table[timesteps], "b -> b 1 1 1 1") for table in (signal, noise_level))
         noise = torch.randn(clean.shape, generator=generator)
         target = regression_target("v_prediction", clean, noise, a, s)
@@ -381,13 +383,6 @@ def train_unet(
     return save_checkpoint(
         config.output / "backbone", vae, text_encoder, tokenizer, unet, scheduler
     )
-
-
-def shifted_timesteps(batch: int, shift: float, generator: torch.Generator) -> Tensor:
-    """Timesteps in 0..999, shift > 1 towards high noise: u -> shift u / (1 + (shift - 1) u) (SD3, arXiv:2403.03206)."""
-    uniform = torch.rand(batch, generator=generator)
-    shifted = shift * uniform / (1 + (shift - 1) * uniform)
-    return (shifted * 1000).long().clamp(0, 999)
 
 
 def _unet_batch(

@@ -70,8 +70,7 @@ class SideNetworkConfig:
     injection: list[str] | Literal["all"] = "all"
     """Injection points with a zero projection, such as [down_5, mid]; or all."""
     pose_init: Literal["zero", "normal"] = "zero"
-    """Start of the pose encoder's last layer: zero as in ControlNet, or normal: poses are seen at
-    once."""
+    """Start of the pose encoder: zero as in ControlNet, or normal: poses are seen at once."""
     init_from: Path | None = None
     """Folder of a side network of this backbone to start from, instead of a copy of the encoder;
     `injection` and `pose_init` are then that network's."""
@@ -91,9 +90,11 @@ class AlignmentConfig:
     """Injection point whose feature the LISA decoder reads."""
     frame_weighting: bool = True
     """Weigh each frame by the confidence of its keypoints."""
+    decoder_lr_scale: float = 1.0
+    """Learning rate of the LISA decoder as a multiple of optimizer.lr."""
 
     def __post_init__(self) -> None:
-        _positive("alignment", weight=self.weight)
+        _positive("alignment", weight=self.weight, decoder_lr_scale=self.decoder_lr_scale)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ from lisa_video.training.losses import (
 )
 from lisa_video.training.run_folder import RunLog, check_run_folder, claim_run_folder
 from lisa_video.training.setup import (
+    DTYPES,
     build_probe,
     check_precision,
     open_backbone,
@@ -89,7 +90,9 @@ def train(
 
     # Backbone and clips.
     if encoder is None:
-        backbone = open_backbone(config).to(accelerator.device)
+        backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision]).to(
+            accelerator.device
+        )
         encoder = ClipEncoder(backbone, cache=config.data.cache_encodings)
     backbone = encoder.backbone
     clips = open_dataset(config, backbone, config.data.split)
@@ -102,12 +105,13 @@ def train(
     networks = start_networks(config, backbone, checkpoint)
     side, decoder = networks.side_network, networks.decoder
     trained: list[nn.Module] = [side] if decoder is None else [side, decoder]
+    lr_scales = (1.0, config.alignment.decoder_lr_scale)
     parameters = [parameter for module in trained for parameter in module.parameters()]
     if config.gradient_checkpointing:
         side.enable_gradient_checkpointing()
         backbone.unet.enable_gradient_checkpointing()
     wrapped: list[nn.Module] = [accelerator.prepare(module) for module in trained]
-    optimizer = accelerator.prepare(_build_optimizer(config.optimizer, parameters))
+    optimizer = accelerator.prepare(_build_optimizer(config.optimizer, trained))
     if state is not None:
         optimizer.load_state_dict(state.optimizer)
         if state.scaler is not None:
@@ -159,8 +163,8 @@ def train(
         started = time.perf_counter()
         torch.manual_seed(_module_seed(config.seed, step, accelerator.process_index))
         side.train()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config.optimizer, step)
+        for group, scale in zip(optimizer.param_groups, lr_scales, strict=False):
+            group["lr"] = scale * learning_rate(config.optimizer, step)
         passes: list[Tensor] = []
         for _ in range(config.optimizer.gradient_accumulation_steps):
             batch = next(batches)
@@ -245,11 +249,11 @@ def _build_accelerator(config: TrainConfig) -> Accelerator:
     )
 
 
-def _build_optimizer(
-    config: OptimizerConfig, parameters: list[nn.Parameter]
-) -> torch.optim.Optimizer:
+def _build_optimizer(config: OptimizerConfig, modules: list[nn.Module]) -> torch.optim.Optimizer:
+    """One parameter group per module, in their order."""
+    groups = [{"params": list(module.parameters())} for module in modules]
     return torch.optim.AdamW(
-        parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
     )
 
 

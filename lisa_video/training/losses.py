@@ -14,7 +14,6 @@ from torch.nn.functional import mse_loss
 
 from lisa_video.alignment import AlignmentTerms, alignment_loss, likelihood_target
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
-from lisa_video.injection import SideResiduals
 from lisa_video.predictions import add_noise, regression_target
 from lisa_video.side_network import SideOutput
 
@@ -102,7 +101,7 @@ def training_losses(
         noised.noisy, noised.timesteps, conditions.text.float(), conditions.pose_frames
     )
     noisy = noised.noisy.to(backbone.dtype)
-    residuals = in_dtype(side.residuals, backbone.dtype)
+    residuals = side.residuals.to(backbone.dtype)
     if lisa is None:
         controlled = backbone.predict(noisy, noised.timesteps, conditions.text, residuals)
         main = mse_loss(controlled.float(), noised.target)
@@ -133,11 +132,6 @@ def explained_share(controlled_loss: float, prior_loss: float) -> float:
     for: 0 where control does nothing, negative where it makes the prediction worse.
     """
     return 1 - controlled_loss / prior_loss
-
-
-def in_dtype(residuals: SideResiduals, dtype: torch.dtype) -> SideResiduals:
-    """Residuals in the dtype of the activations that they are added to."""
-    return SideResiduals({name: value.to(dtype) for name, value in residuals.points.items()})
 
 
 def scalars(terms: LossTerms) -> Tensor:

@@ -21,7 +21,6 @@ from lisa_video.training.draws import Purpose, stream
 from lisa_video.training.losses import (
     NoisedLatents,
     explained_share,
-    in_dtype,
     noise_latents,
 )
 
@@ -131,7 +130,7 @@ class AdherenceProbe:
         residuals = None
         if side_network is not None:
             side = side_network(noisy, timesteps, text.float(), pose_frames[group])
-            residuals = in_dtype(side.residuals, backbone.dtype)
+            residuals = side.residuals.to(backbone.dtype)
         predicted = backbone.predict(noisy.to(backbone.dtype), timesteps, text, residuals)
         return reduce((predicted.float() - draw.target[group]) ** 2, "b c f h w -> b", "mean")
 

@@ -19,7 +19,7 @@ from lisa_video.training.checkpoint import (
     load_decoder,
     load_trainable,
 )
-from lisa_video.training.config import Precision, TrainConfig
+from lisa_video.training.config import BackboneConfig, Precision, TrainConfig
 from lisa_video.training.draws import Purpose, stream_seed
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.probe import AdherenceProbe
@@ -36,7 +36,7 @@ def check_training(config: TrainConfig) -> None:
     """Raise UserError for all that can be wrong before the first step; write nothing."""
     check_run_folder(config)
     check_precision(config)
-    backbone = open_backbone(config)
+    backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
     open_dataset(config, backbone, config.data.split).check()
     if config.probe.every:
         open_probe_dataset(config, backbone).check()
@@ -49,15 +49,16 @@ def check_precision(config: TrainConfig) -> None:
         raise UserError("mixed_precision=fp16: needs a GPU; this machine can train in no or bf16")
 
 
-def open_backbone(config: TrainConfig) -> AnimateDiffBackbone:
-    """Load the backbone, in the precision of the run."""
-    settings = config.backbone
+def open_backbone(
+    settings: BackboneConfig, dtype: torch.dtype = torch.float32
+) -> AnimateDiffBackbone:
+    """Load the backbone that a config names."""
     return load_backbone(
         settings.kind,
         settings.path,
         motion_adapter=settings.motion_adapter,
         beta_schedule=settings.beta_schedule,
-        dtype=DTYPES[config.mixed_precision],
+        dtype=dtype,
     )
 
 

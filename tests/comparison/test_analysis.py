@@ -39,3 +39,9 @@ def test_one_seed_has_no_interval() -> None:
     (point,) = mean_curve([[(5, 0.25)]])
     assert (point.low, point.mean, point.high, point.seeds) == (0.25, 0.25, 0.25, 1)
     assert math.isfinite(point.low)
+
+
+def test_a_measure_that_a_seed_lacks_has_no_mean_there() -> None:
+    first, second = mean_curve([[(0, math.nan), (10, 2.0)], [(0, 3.0), (10, 4.0)]])
+    assert math.isnan(first.mean) and math.isnan(first.low) and math.isnan(first.high)
+    assert second.mean == 3.0 and second.low < 3.0 < second.high

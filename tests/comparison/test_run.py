@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lisa_video.comparison.arms import read_arm
 from lisa_video.comparison.config import (
@@ -24,6 +25,7 @@ from tests.training.runs import tiny_config, write_clips
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> CompareConfig:
     folder = tmp_path_factory.mktemp("compare")
+    torch.manual_seed(0)
     FigureKeypointNet(channels=(8, 8, 8, 8)).save_pretrained(folder / "detector")
     training = tiny_config(
         write_clips(folder / "clips"),
@@ -68,7 +70,7 @@ def test_a_comparison_from_start_to_report(config: CompareConfig, tmp_path: Path
     }
     assert promised <= set(results["plain"]) and promised <= set(results["lisa"])
     assert results["seeds"] == [0, 1] and set(results["detector_ceiling"]) >= {"pck@0.1"}
-    assert "| LISA (lisa-lr0.001-normal-w0.5-down_1) |" in (tmp_path / "report.md").read_text()
+    assert "| LISA (lisa-lr0.001-normal-w0.5-down_1-d1) |" in (tmp_path / "report.md").read_text()
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -98,15 +100,20 @@ def test_an_interrupted_arm_goes_on_with_its_scores(config: CompareConfig) -> No
 
 def test_the_grid_gives_both_objectives_the_same_search(config: CompareConfig) -> None:
     grid = GridConfig(
-        lr=[1e-4, 2e-4], pose_init=["zero", "normal"], alignment_weight=[0.2, 1.0], tap=["mid"]
+        lr=[1e-4, 2e-4],
+        pose_init=["zero", "normal"],
+        alignment_weight=[0.2, 1.0],
+        tap=["mid"],
+        decoder_lr_scale=[1.0, 10.0],
     )
     points = settings(grid)
     plain = {(p.lr, p.pose_init) for p in points if p.objective == "plain"}
     lisa = {(p.lr, p.pose_init) for p in points if p.objective == "lisa"}
-    assert plain == lisa and len(plain) == 4 and len(points) == 4 + 8
+    assert plain == lisa and len(plain) == 4 and len(points) == 4 + 16
     assert len({point.name for point in points}) == len(points)
     arm = arm_config(config, points[-1], 7)
     assert (arm.seed, arm.objective, arm.alignment.weight) == (7, "lisa", 1.0)
+    assert arm.alignment.decoder_lr_scale == 10.0
     assert (arm.optimizer.lr, arm.side_network.pose_init) == (2e-4, "normal")
     assert arm.optimizer.warmup_steps == config.training.optimizer.warmup_steps
 

@@ -273,3 +273,23 @@ def test_learning_rate_warms_up_and_stays() -> None:
     rates = [learning_rate(config, step) for step in (1, 2, 4, 5, 100)]
     assert rates == pytest.approx([0.5e-4, 1e-4, 2e-4, 2e-4, 2e-4])
     assert learning_rate(OptimizerConfig(lr=2e-4), 1) == 2e-4
+
+
+def test_decoder_can_learn_at_its_own_rate(
+    clips: Path, encoder: ClipEncoder, tmp_path: Path
+) -> None:
+    """Adam's first step moves every weight with a gradient by the learning rate."""
+
+    def moved(scale: float) -> float:
+        config = tiny_config(
+            clips,
+            tmp_path / f"{scale}",
+            steps=1,
+            alignment__decoder_lr_scale=scale,
+            optimizer__weight_decay=0.0,
+        )
+        decoder = train(config, encoder=encoder).networks.decoder
+        assert decoder is not None
+        return float(decoder.conv_out.weight.abs().max())
+
+    assert moved(10.0) == pytest.approx(10 * moved(1.0), rel=1e-3)
