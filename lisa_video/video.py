@@ -208,9 +208,10 @@ class VideoWriter:
         self._stream = self._container.add_stream("libx264", rate=self._fps)
         self._stream.width, self._stream.height = even_size(width, height)
         self._stream.pix_fmt = "yuv420p"
-        self._stream.options = {"crf": str(self._crf)}
+        self._stream.options = {"crf": str(self._crf)} | _same_bytes()
         # Without these, players choose the matrix by the size of the picture.
         codec = self._stream.codec_context
+        codec.thread_count = 1  # the bytes depend on it, and x264 would go by the cores allowed
         codec.colorspace, codec.color_range = _BT709, ColorRange.MPEG
         codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
 
@@ -225,6 +226,13 @@ class VideoWriter:
             self._container.close()
         except av.FFmpegError as error:
             raise UserError(f"{self.path}: cannot write this file: {error.strerror}") from None
+
+
+def _same_bytes() -> dict[str, str]:
+    """x264's AVX-512 code (core 165) encodes the same frames differently from run to run."""
+    from torch.backends.cpu import get_cpu_capability
+
+    return {"x264-params": "asm=AVX2"} if get_cpu_capability() == "AVX512" else {}
 
 
 def write_video(

@@ -364,6 +364,21 @@ def test_odd_sizes_are_padded_at_the_right_and_the_bottom(
         assert difference(read[:, :, -1], read[:, :, -2]) <= 8
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two cores and a system that can take one away",
+)
+def test_a_file_does_not_depend_on_the_cores_allowed(bikes: np.ndarray, tmp_path: Path) -> None:
+    allowed = os.sched_getaffinity(0)
+    write_video(tmp_path / "all.mp4", bikes, 10)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        write_video(tmp_path / "one.mp4", bikes, 10)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "all.mp4").read_bytes()
+
+
 def test_nothing_is_overwritten_unless_asked_to(bikes: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"precious")
