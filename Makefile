@@ -1,4 +1,4 @@
-# Needs python3 (3.11 to 3.13) with venv, and a network to PyPI for the first run.
+# Needs python3 (3.10 to 3.13) with venv, and a network to PyPI for the first run.
 # Another interpreter: make venv PYTHON=python3.12
 # Without CUDA packages: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make venv
 
@@ -13,8 +13,8 @@ INSTALLED = .venv/.installed
 venv: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "error: $(PYTHON) is not Python 3.11 to 3.13; name one: make venv PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "error: $(PYTHON) is not Python 3.10 to 3.13; name one: make venv PYTHON=python3.12" >&2; exit 2; }
 	@echo "Setting up .venv: torch first (the largest part), then the rest"
 	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	$(PIP) install --disable-pip-version-check -c constraints.txt torch setuptools

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from einops import rearrange
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
+from typing_extensions import Self
 
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
 from lisa_video.errors import UserError

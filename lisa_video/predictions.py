@@ -10,9 +10,10 @@ x_0 at `a = 0` (zero terminal SNR), and no score exists at `s = 0`. Results keep
 point type of the arguments.
 """
 
-from typing import Literal, assert_never, get_args
+from typing import Literal, get_args
 
 from torch import Tensor
+from typing_extensions import assert_never
 
 PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
 PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)

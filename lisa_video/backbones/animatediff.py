@@ -10,7 +10,7 @@ import inspect
 import json
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 import diffusers
 import torch
@@ -26,6 +26,7 @@ from diffusers import (
 from einops import rearrange, repeat
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
+from typing_extensions import Self
 
 from lisa_video.errors import UserError
 from lisa_video.injection import MID, InjectionPoint, SideResiduals, injection_points
