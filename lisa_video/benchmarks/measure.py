@@ -43,10 +43,11 @@ def in_fresh_processes(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module])
-    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
-        results = pool.map(measure, names)
-        shown = tqdm(results, total=len(names), desc="memory", unit="variant", disable=None)
-        return dict(zip(names, shown, strict=True))
+    measured = {}
+    for name in tqdm(names, desc="memory", unit="variant", disable=None):
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            measured[name] = pool.submit(measure, name).result()
+    return measured
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -107,7 +107,7 @@ def test_objectives_differ_by_the_alignment_loss_alone(
 ) -> None:
     logs = {}
     for objective in ("plain", "lisa"):
-        config = tiny_config(clips, tmp_path / objective, objective=objective, steps=3)
+        config = tiny_config(clips, tmp_path / objective, objective=objective, steps=6)
         state = train(config, encoder=encoder)
         logs[objective] = read_log(config.output)
         assert (state.networks.decoder is None) == (objective == "plain")
@@ -120,8 +120,8 @@ def test_objectives_differ_by_the_alignment_loss_alone(
     assert row["loss"] == pytest.approx(row["main"] + 0.2 * row["alignment"])
     assert row["ratio"] == pytest.approx(1) and row["explained"] == pytest.approx(0, abs=1e-6)
     assert len(row["frame_shares"]) == 4 and sum(row["frame_shares"]) == pytest.approx(1)
-    # A new decoder and new projections give zeros, so alignment moves the features from step 2 on.
-    assert plain[3]["main"] != lisa[3]["main"]
+    # A new decoder and new projections give zeros, so alignment moves the features from step 2 on, first by little.
+    assert plain[6]["main"] != lisa[6]["main"]
 
 
 def test_accumulated_passes_equal_one_large_batch(
