@@ -208,7 +208,7 @@ class VideoWriter:
         self._stream = self._container.add_stream("libx264", rate=self._fps)
         self._stream.width, self._stream.height = even_size(width, height)
         self._stream.pix_fmt = "yuv420p"
-        self._stream.options = {"crf": str(self._crf)} | _same_bytes()
+        self._stream.options = {"crf": str(self._crf), **_same_bytes()}
         # Without these, players choose the matrix by the size of the picture.
         codec = self._stream.codec_context
         codec.thread_count = 1  # the bytes depend on it, and x264 would go by the cores allowed
@@ -228,7 +228,7 @@ class VideoWriter:
             raise UserError(f"{self.path}: cannot write this file: {error.strerror}") from None
 
 
-def _same_bytes() -> dict[str, str]:
+def _same_bytes() -> dict[str, object]:
     """x264's AVX-512 code (core 165) encodes the same frames differently from run to run."""
     from torch.backends.cpu import get_cpu_capability
 
