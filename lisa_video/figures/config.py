@@ -100,6 +100,95 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
+class WanVaeConfig:
+    """The causal video autoencoder: 1 + 4k frames become 1 + k latent frames."""
+
+    base_width: int = 16
+    """Width of the first level."""
+    width_factors: list[int] = field(default_factory=lambda: [1, 2, 4])
+    """Width of each level in terms of the first; all but the last halve resolution and, from the
+    second frame on, frame rate."""
+    latent_channels: int = 8
+    """Channels of the latent."""
+    steps: int = 1800
+    """Optimizer steps."""
+    batch_size: int = 2
+    """Clips per step."""
+    frames: int = 9
+    """Frames per clip; the third chunk of 4 is treated as all later ones, so 9 are enough."""
+    lr: float = 1.5e-3
+    """Peak learning rate of AdamW; warm-up, then cosine to zero."""
+    kl_weight: float = 1e-5
+    """Weight of the KL term, averaged over latent elements, beside the mean squared error."""
+
+    def __post_init__(self) -> None:
+        if len(self.width_factors) != 3:
+            raise UserError("vae.width_factors: the Wan VAE's 4 frames per latent frame need 3 levels")
+        _check_frames("vae", self.frames)
+
+
+@dataclass(frozen=True)
+class WanTransformerConfig:
+    """The video transformer and its text encoder, trained together."""
+
+    heads: int = 6
+    """Attention heads."""
+    head_width: int = 32
+    """Width of each head."""
+    layers: int = 8
+    """Transformer blocks."""
+    ffn_width: int = 768
+    """Width inside of the feed-forward layers."""
+    text_width: int = 128
+    """Width of the text encoder."""
+    text_tokens: list[int] = field(default_factory=lambda: [64, 64, 64, 512])
+    """Lengths that captions are padded to; each step draws one. WanPipeline pads to 512."""
+    frames: int = 13
+    """Frames per training clip."""
+    image_steps: int = 600
+    """First steps, on single latent frames: appearance and captions are learned there."""
+    video_steps: int = 3000
+    """Further steps, on clips."""
+    batch_size: int = 8
+    """Clips per step; single latent frames come as many as make the same number of tokens."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW; warm-up, then cosine to zero."""
+    timestep_shift: float = 3.0
+    """Above 1 draws times towards high noise; the saved scheduler samples with the same shift."""
+    text_dropout: float = 0.1
+    """Share of captions replaced by the empty one, for classifier-free guidance."""
+    ema: float = 0.999
+    """Decay of the averaged weights, which are the ones saved."""
+
+    def __post_init__(self) -> None:
+        _check_frames("transformer", self.frames)
+
+
+def _check_frames(section: str, frames: int) -> None:
+    if frames % 4 != 1:
+        raise UserError(f"{section}.frames={frames}: the Wan VAE takes 1 + 4k frames")
+
+
+@dataclass(frozen=True)
+class PretrainWanConfig:
+    """Train the embedded Wan backbone on rendered figures, from nothing."""
+
+    output: Path = Path("outputs/pretrain_wan")
+    """Folder of the run: checkpoints of each stage and the finished `backbone/`."""
+    rendered: Path = Path("outputs/pretrain")
+    """Folder with the frames that `pretrain.py` rendered; they are rendered there if absent."""
+    figures: FiguresConfig = field(default_factory=FiguresConfig)
+    vae: WanVaeConfig = field(default_factory=WanVaeConfig)
+    transformer: WanTransformerConfig = field(default_factory=WanTransformerConfig)
+    seed: int = 0
+    """Seed of initial weights, batches and noise."""
+    checkpoint_minutes: float = 3.0
+    """Minutes between checkpoints; a repeated command goes on from the last."""
+    threads: int = 0
+    """Torch threads; 0 takes torch's default."""
+
+
+@dataclass(frozen=True)
 class DetectorConfig:
     """Train the keypoint network that scores generated figures."""
 

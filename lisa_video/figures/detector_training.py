@@ -20,7 +20,7 @@ from lisa_video.detectors.figure_net import FigureDetector, FigureKeypointNet, k
 from lisa_video.errors import UserError
 from lisa_video.figures.config import DetectorConfig
 from lisa_video.figures.dataset import render_clips
-from lisa_video.figures.pretraining import rendered_figures, to_pixels
+from lisa_video.figures.stages import rendered_figures, to_pixels
 from lisa_video.metrics.pose import pck
 
 _HELD_OUT_CLIPS = 60

@@ -8,14 +8,8 @@ Shape legend: N clips, B batch, F frames, C latent channels, H W pixels, h w lat
 from __future__ import annotations
 
 import json
-import os
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import (
@@ -27,30 +21,23 @@ from diffusers import (
 )
 from diffusers.training_utils import EMAModel
 from einops import rearrange, repeat
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from lisa_video.figures.config import FiguresConfig, PretrainConfig, UNetConfig, VaeConfig
-from lisa_video.figures.dataset import render_clips
+from lisa_video.figures.config import PretrainConfig, UNetConfig, VaeConfig
+from lisa_video.figures.stages import (
+    FigureFrames,
+    Stage,
+    rendered_figures,
+    save_pipeline,
+    step_generator,
+    stored_tensor,
+    to_pixels,
+)
 from lisa_video.predictions import add_noise, regression_target, shifted_time
 
 _MAX_TOKENS = 32
-
-
-@dataclass(frozen=True)
-class FigureFrames:
-    """All rendered clips.
-
-    Attributes:
-        frames: uint8 (N, F, H, W, 3).
-        keypoints: float32 (N, F, 1, 18, 3), pixels and confidence.
-        captions: N sentences.
-    """
-
-    frames: np.ndarray
-    keypoints: np.ndarray
-    captions: list[str]
 
 
 def pretrain(config: PretrainConfig, motion_folder: Path) -> Path:
@@ -61,123 +48,6 @@ def pretrain(config: PretrainConfig, motion_folder: Path) -> Path:
     vae = train_vae(config, figures)
     tokenizer = train_tokenizer(figures.captions, config.output / "tokenizer")
     return train_unet(config, figures, vae, tokenizer)
-
-
-# ---------------------------------------------------------------- data
-
-
-def rendered_figures(config: FiguresConfig, folder: Path, motion_folder: Path) -> FigureFrames:
-    """Render the training split into `folder`, or read it back if it was rendered there before."""
-    path = folder / "figures.npz"
-    settings = json.dumps(asdict(config) | {"workers": None}, sort_keys=True)
-    if path.exists():
-        with np.load(path, allow_pickle=False) as stored:
-            if str(stored["settings"]) == settings:
-                captions = [str(caption) for caption in stored["captions"]]
-                return FigureFrames(stored["frames"], stored["keypoints"], captions)
-    rendering = render_clips(config, motion_folder)
-    clips = list(tqdm(rendering, total=config.clips, desc="render", unit="clip"))
-    figures = FigureFrames(
-        frames=np.stack([clip.frames for clip in clips]),
-        keypoints=np.stack([clip.keypoints for clip in clips]),
-        captions=[clip.caption for clip in clips],
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(
-        temporary,
-        frames=figures.frames,
-        keypoints=figures.keypoints,
-        captions=np.array(figures.captions),
-        settings=np.array(settings),
-    )
-    os.replace(temporary, path)
-    return figures
-
-
-def to_pixels(frames: np.ndarray) -> Tensor:
-    """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [-1, 1]."""
-    return rearrange(torch.from_numpy(frames), "... h w c -> ... c h w").float() / 127.5 - 1
-
-
-# ---------------------------------------------------------------- resumable optimisation
-
-
-class _Stage:
-    """Steps of one training stage with a progress bar, one learning-rate schedule and checkpoints."""
-
-    def __init__(
-        self,
-        name: str,
-        config: PretrainConfig,
-        modules: dict[str, nn.Module],
-        lr: float,
-        steps: int,
-    ) -> None:
-        self.name, self.steps, self.modules = name, steps, modules
-        self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=0.01)
-        warmup = max(1, min(200, steps // 10))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            lambda step: (
-                min(1.0, (step + 1) / warmup)
-                * (0.5 + 0.5 * float(np.cos(np.pi * min(step / steps, 1))))
-            ),
-        )
-        self.path = config.output / f"{name}.pt"
-        self.log_path = config.output / f"{name}.jsonl"
-        self.every = 60 * config.checkpoint_minutes
-        self.step = 0
-        self.extra: dict[str, Any] = {}
-        if self.path.exists():
-            state = torch.load(self.path, weights_only=True)
-            for key, module in modules.items():
-                module.load_state_dict(state["modules"][key])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load_state_dict(state["schedule"])
-            self.step, self.extra = state["step"], state["extra"]
-
-    def run(self) -> Iterator[int]:
-        """Yield step numbers from where the last run stopped; the caller calls `update` in each."""
-        saved = time.monotonic()
-        with tqdm(total=self.steps, initial=self.step, desc=self.name, unit="step") as self.bar:
-            while self.step < self.steps:
-                yield self.step
-                self.step += 1
-                self.bar.update()
-                if time.monotonic() - saved > self.every or self.step == self.steps:
-                    self.save()
-                    saved = time.monotonic()
-
-    def update(self, loss: Tensor, **figures: float) -> None:
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.schedule.step()
-        if self.step % 20 == 0:
-            row = {"step": self.step, "loss": loss.item(), **figures}
-            self.bar.set_postfix({k: f"{v:.4f}" for k, v in row.items() if k != "step"})
-            with self.log_path.open("a") as log:
-                log.write(json.dumps(row) + "\n")
-
-    def save(self) -> None:
-        state = {
-            "modules": {key: module.state_dict() for key, module in self.modules.items()},
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "step": self.step,
-            "extra": self.extra,
-        }
-        temporary = self.path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.path)
-
-
-def _step_generator(seed: int, stage: int, step: int) -> torch.Generator:
-    """Randomness of one step, the same whether or not the run was interrupted."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + stage) * 10_000_019 + step)
 
 
 # ---------------------------------------------------------------- autoencoder
@@ -211,10 +81,17 @@ def train_vae(config: PretrainConfig, figures: FigureFrames) -> AutoencoderKL:
     """
     torch.manual_seed(config.seed)
     vae = build_vae(config.vae, config.figures.size)
-    stage = _Stage("vae", config, {"vae": vae}, config.vae.lr, config.vae.steps)
+    stage = Stage(
+        "vae",
+        config.output,
+        {"vae": vae},
+        lr=config.vae.lr,
+        steps=config.vae.steps,
+        checkpoint_minutes=config.checkpoint_minutes,
+    )
     clips, frames = figures.frames.shape[:2]
     for step in stage.run():
-        generator = _step_generator(config.seed, 1, step)
+        generator = step_generator(config.seed, 1, step)
         picks = torch.randint(clips * frames, (config.vae.batch_size,), generator=generator)
         pixels = to_pixels(figures.frames.reshape(-1, *figures.frames.shape[2:])[picks.numpy()])
         with torch.autocast("cpu", torch.bfloat16):
@@ -232,21 +109,14 @@ def train_vae(config: PretrainConfig, figures: FigureFrames) -> AutoencoderKL:
 
 
 @torch.no_grad()
-def _encode_all(vae: AutoencoderKL, figures: FigureFrames, path: Path) -> Tensor:
-    """Scaled latents of every clip: float16 (N, F, C, h, w), kept beside the run."""
-    if path.exists():
-        stored: Tensor = torch.load(path, weights_only=True)
-        return stored
+def _encode_all(vae: AutoencoderKL, figures: FigureFrames) -> Tensor:
+    """Scaled latents of every clip: float16 (N, F, C, h, w)."""
     encoded = []
     with torch.autocast("cpu", torch.bfloat16):
         for clip in tqdm(figures.frames, desc="encode", unit="clip"):
             mean = vae.encode(to_pixels(clip)).latent_dist.mean.float()
             encoded.append((mean * vae.config.scaling_factor).half())
-    latents = torch.stack(encoded)
-    temporary = path.with_suffix(".tmp")
-    torch.save(latents, temporary)
-    os.replace(temporary, path)
-    return latents
+    return torch.stack(encoded)
 
 
 # ---------------------------------------------------------------- text
@@ -341,7 +211,7 @@ def train_unet(
 ) -> Path:
     """Train on single frames, then on clips; save the averaged weights as an AnimateDiff folder."""
     settings = config.unet
-    latents = _encode_all(vae, figures, config.output / "latents.pt")
+    latents = stored_tensor(config.output / "latents.pt", lambda: _encode_all(vae, figures))
     torch.manual_seed(config.seed + 1)
     unet = build_unet(settings, config.vae.latent_channels, latents.shape[-1])
     text_encoder = build_text_encoder(settings, tokenizer)
@@ -351,19 +221,20 @@ def train_unet(
     tokens = tokenizer(
         [*figures.captions, ""], padding="max_length", truncation=True, return_tensors="pt"
     ).input_ids
-    stage = _Stage(
+    stage = Stage(
         "unet",
-        config,
+        config.output,
         {"unet": unet, "text_encoder": text_encoder},
-        settings.lr,
-        settings.image_steps + settings.video_steps,
+        lr=settings.lr,
+        steps=settings.image_steps + settings.video_steps,
+        checkpoint_minutes=config.checkpoint_minutes,
     )
     average = EMAModel(stage.parameters, decay=settings.ema, use_ema_warmup=True, power=0.75)
     if stage.extra:
         average.load_state_dict(stage.extra)
     unet.train()
     for step in stage.run():
-        generator = _step_generator(config.seed, 2, step)
+        generator = step_generator(config.seed, 2, step)
         clean, ids = _unet_batch(latents, tokens, settings, step, generator)
         batch, frames = clean.shape[0], clean.shape[2]
         uniform = torch.rand(batch, generator=generator)
@@ -422,9 +293,4 @@ def save_checkpoint(
         motion_adapter=adapter,
         scheduler=scheduler,
     )
-    pipeline.to(dtype=torch.float16)
-    pipeline.save_pretrained(folder)
-    # transformers loads in the dtype that config.json names, diffusers in float32: name the same.
-    path = folder / "text_encoder" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2))
-    return folder
+    return save_pipeline(pipeline, folder)

@@ -1,0 +1,176 @@
+"""What the trainings on rendered figures share: the frames, resumable stages, and saved latents.
+
+Shape legend: N clips, F frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from einops import rearrange
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lisa_video.figures.config import FiguresConfig
+from lisa_video.figures.dataset import render_clips
+
+
+@dataclass(frozen=True)
+class FigureFrames:
+    """All rendered clips.
+
+    Attributes:
+        frames: uint8 (N, F, H, W, 3).
+        keypoints: float32 (N, F, 1, 18, 3), pixels and confidence.
+        captions: N sentences.
+    """
+
+    frames: np.ndarray
+    keypoints: np.ndarray
+    captions: list[str]
+
+
+
+def rendered_figures(config: FiguresConfig, folder: Path, motion_folder: Path) -> FigureFrames:
+    """Render the training split into `folder`, or read it back if it was rendered there before."""
+    path = folder / "figures.npz"
+    settings = json.dumps(asdict(config) | {"workers": None}, sort_keys=True)
+    if path.exists():
+        with np.load(path, allow_pickle=False) as stored:
+            if str(stored["settings"]) == settings:
+                captions = [str(caption) for caption in stored["captions"]]
+                return FigureFrames(stored["frames"], stored["keypoints"], captions)
+    rendering = render_clips(config, motion_folder)
+    clips = list(tqdm(rendering, total=config.clips, desc="render", unit="clip"))
+    figures = FigureFrames(
+        frames=np.stack([clip.frames for clip in clips]),
+        keypoints=np.stack([clip.keypoints for clip in clips]),
+        captions=[clip.caption for clip in clips],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(
+        temporary,
+        frames=figures.frames,
+        keypoints=figures.keypoints,
+        captions=np.array(figures.captions),
+        settings=np.array(settings),
+    )
+    os.replace(temporary, path)
+    return figures
+
+
+def to_pixels(frames: np.ndarray) -> Tensor:
+    """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [-1, 1]."""
+    return rearrange(torch.from_numpy(frames), "... h w c -> ... c h w").float() / 127.5 - 1
+
+
+class Stage:
+    """Steps of one training stage with a progress bar, one learning-rate schedule and checkpoints."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        modules: dict[str, nn.Module],
+        *,
+        lr: float,
+        steps: int,
+        checkpoint_minutes: float,
+    ) -> None:
+        self.name, self.steps, self.modules = name, steps, modules
+        self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=0.01)
+        warmup = max(1, min(200, steps // 10))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer,
+            lambda step: (
+                min(1.0, (step + 1) / warmup)
+                * (0.5 + 0.5 * float(np.cos(np.pi * min(step / steps, 1))))
+            ),
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"{name}.pt"
+        self.log_path = folder / f"{name}.jsonl"
+        self.every = 60 * checkpoint_minutes
+        self.step = 0
+        self.extra: dict[str, Any] = {}
+        if self.path.exists():
+            state = torch.load(self.path, weights_only=True)
+            for key, module in modules.items():
+                module.load_state_dict(state["modules"][key])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.step, self.extra = state["step"], state["extra"]
+
+    def run(self) -> Iterator[int]:
+        """Yield step numbers from where the last run stopped; the caller calls `update` in each."""
+        saved = time.monotonic()
+        with tqdm(total=self.steps, initial=self.step, desc=self.name, unit="step") as self.bar:
+            while self.step < self.steps:
+                yield self.step
+                self.step += 1
+                self.bar.update()
+                if time.monotonic() - saved > self.every or self.step == self.steps:
+                    self.save()
+                    saved = time.monotonic()
+
+    def update(self, loss: Tensor, **figures: float) -> None:
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+        if self.step % 20 == 0:
+            row = {"step": self.step, "loss": loss.item(), **figures}
+            self.bar.set_postfix({k: f"{v:.4f}" for k, v in row.items() if k != "step"})
+            with self.log_path.open("a") as log:
+                log.write(json.dumps(row) + "\n")
+
+    def save(self) -> None:
+        state = {
+            "modules": {key: module.state_dict() for key, module in self.modules.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "step": self.step,
+            "extra": self.extra,
+        }
+        temporary = self.path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.path)
+
+
+def step_generator(seed: int, stage: int, step: int) -> torch.Generator:
+    """Randomness of one step, the same whether or not the run was interrupted."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + stage) * 10_000_019 + step)
+
+
+def stored_tensor(path: Path, make: Callable[[], Tensor]) -> Tensor:
+    """The tensor kept in `path`; made, and kept there, the first time."""
+    if path.exists():
+        stored: Tensor = torch.load(path, weights_only=True)
+        return stored
+    made = make()
+    temporary = path.with_suffix(".tmp")
+    torch.save(made, temporary)
+    os.replace(temporary, path)
+    return made
+
+
+def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> Path:
+    """Write a complete pipeline folder in float16 safetensors."""
+    pipeline.to(dtype=torch.float16)
+    pipeline.save_pretrained(folder)
+    # transformers loads in the dtype that config.json names, diffusers in float32: name the same.
+    path = folder / "text_encoder" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2))
+    return folder
