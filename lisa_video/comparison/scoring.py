@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.backbones.base import VideoBackbone
 from lisa_video.comparison.config import CompareConfig
 from lisa_video.dataset import Clip, ClipDataset, collate
 from lisa_video.detectors import build_detector
@@ -18,7 +18,7 @@ from lisa_video.detectors.base import PoseDetector
 from lisa_video.errors import UserError
 from lisa_video.evaluation import PoseScores, score_clips
 from lisa_video.pipeline import PoseToVideoPipeline
-from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.side_networks.base import SideNetwork
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class HeldOutClips:
         return score_clips(((c.id, c.pixels, c.poses) for c in self.clips), self.detector)
 
     def generate(
-        self, backbone: AnimateDiffBackbone, side: TemporalSideNetwork, config: CompareConfig
+        self, backbone: VideoBackbone, side: SideNetwork, config: CompareConfig
     ) -> np.ndarray:
         """Clips for the held-out poses and captions: uint8 (N, F, H, W, 3)."""
         batch = collate(self.clips)
