@@ -39,9 +39,10 @@ class SideOutput:
 class SideNetwork(ModelMixin, ConfigMixin):
     """A trainable network whose zero projections add residuals to one kind of backbone.
 
-    Subclasses name `ModelMixin` as a base again: to load a pipeline's component, diffusers looks for
-    the base among the names in its module. They are made by `from_backbone`, and their
-    configuration is enough to load them without any backbone at hand. It holds `backbone_fingerprint`, that of the backbone they were made for.
+    Subclasses name `ModelMixin` as a base again: to load a pipeline's component, diffusers looks
+    for the base among the names in its module. They are made by `from_backbone`, and their
+    configuration is enough to load them without any backbone at hand. It holds
+    `backbone_fingerprint`, that of the backbone they were made for.
     """
 
     _supports_gradient_checkpointing = True
