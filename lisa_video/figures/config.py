@@ -110,12 +110,17 @@ class WanVaeConfig:
     second frame on, frame rate."""
     latent_channels: int = 8
     """Channels of the latent."""
-    steps: int = 1800
-    """Optimizer steps."""
+    image_steps: int = 500
+    """First steps, on single frames: detail is learned there."""
+    video_steps: int = 700
+    """Further steps, on clips."""
+    images: int = 12
+    """Single frames per step."""
     batch_size: int = 2
     """Clips per step."""
-    frames: int = 9
-    """Frames per clip; the third chunk of 4 is treated as all later ones, so 9 are enough."""
+    frames: int = 13
+    """Frames per clip: the VAE remembers up to three latent frames, and only then are all of its
+    weights in use."""
     lr: float = 1.5e-3
     """Peak learning rate of AdamW; warm-up, then cosine to zero."""
     kl_weight: float = 1e-5
@@ -147,9 +152,9 @@ class WanTransformerConfig:
     """Lengths that captions are padded to; each step draws one. WanPipeline pads to 512."""
     frames: int = 13
     """Frames per training clip."""
-    image_steps: int = 600
+    image_steps: int = 500
     """First steps, on single latent frames: appearance and captions are learned there."""
-    video_steps: int = 3000
+    video_steps: int = 2300
     """Further steps, on clips."""
     batch_size: int = 8
     """Clips per step; single latent frames come as many as make the same number of tokens."""

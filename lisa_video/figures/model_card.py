@@ -145,7 +145,7 @@ video = pipeline(
 
 | part | steps | batch | mean loss per tenth of the steps, up to the last |
 | --- | --- | --- | --- |
-| `AutoencoderKLWan`, {vae.latent_channels} channels, /4 in space and time | {vae.steps} | {vae.batch_size} clips x {vae.frames} frames | {vae_loss} (squared error of pixels in [-1, 1] + 0.1 absolute error + {vae.kl_weight:g} KL) |
+| `AutoencoderKLWan`, {vae.latent_channels} channels, /4 in space and time | {vae.image_steps} on {vae.images} single frames, then {vae.video_steps} | {vae.batch_size} clips x {vae.frames} frames | {vae_loss} (squared error of pixels in [-1, 1] + 0.1 absolute error + {vae.kl_weight:g} KL) |
 | `WanTransformer3DModel`, {transformer.layers} blocks of width {width}, and `UMT5EncoderModel` | {transformer.image_steps} on single latent frames, then {transformer.video_steps} | {transformer.batch_size} clips x {transformer.frames} frames | {losses} (flow matching, timestep shift {transformer.timestep_shift:g}) |
 
 AdamW, warm-up and cosine; captions dropped with probability {transformer.text_dropout:g} for classifier-free guidance; the averaged weights (decay

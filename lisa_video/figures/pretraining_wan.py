@@ -24,7 +24,7 @@ from diffusers import (
 )
 from diffusers.training_utils import EMAModel
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
@@ -71,6 +71,7 @@ def build_vae(config: WanVaeConfig) -> AutoencoderKLWan:
         scale_factor_temporal=4,
         scale_factor_spatial=4,
     )
+    _start_as_image_model(vae)
     # The posterior starts narrow: under unit noise the first hundreds of steps learn nothing.
     with torch.no_grad():
         vae.quant_conv.weight[channels:] = 0
@@ -78,8 +79,22 @@ def build_vae(config: WanVaeConfig) -> AutoencoderKLWan:
     return vae
 
 
+@torch.no_grad()
+def _start_as_image_model(vae: AutoencoderKLWan) -> None:
+    """Kaiming weights on the newest frame alone: from torch's own start, whose signal fades with
+    every layer, a thousand steps reconstruct less than a hundred do from here."""
+    for module in vae.modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            nn.init.zeros_(module.weight)
+            newest = module.weight[:, :, -1] if module.weight.dim() == 5 else module.weight
+            newest.normal_(0, math.sqrt(2 / newest[0].numel()))
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+
+
 def train_vae(config: PretrainWanConfig, figures: FigureFrames) -> AutoencoderKLWan:
-    """Reconstruct clips, then note the latents' mean and deviation in the VAE's configuration.
+    """Reconstruct frames, then clips, and note the latents' mean and deviation in the VAE's
+    configuration.
 
     The loss is that of the image VAE: squared error leads, see `pretraining.train_vae`.
     """
@@ -91,15 +106,17 @@ def train_vae(config: PretrainWanConfig, figures: FigureFrames) -> AutoencoderKL
         config.output,
         {"vae": vae},
         lr=settings.lr,
-        steps=settings.steps,
+        steps=settings.image_steps + settings.video_steps,
         checkpoint_minutes=config.checkpoint_minutes,
     )
     clips, length = figures.frames.shape[:2]
     for step in stage.run():
         generator = step_generator(config.seed, 1, step)
-        picks = torch.randint(clips, (settings.batch_size,), generator=generator)
-        starts = torch.randint(length - settings.frames + 1, picks.shape, generator=generator)
-        window = starts[:, None] + torch.arange(settings.frames)
+        video = step >= settings.image_steps
+        frames, batch = (settings.frames, settings.batch_size) if video else (1, settings.images)
+        picks = torch.randint(clips, (batch,), generator=generator)
+        starts = torch.randint(length - frames + 1, (batch,), generator=generator)
+        window = starts[:, None] + torch.arange(frames)
         pixels = _video(figures.frames[picks[:, None].numpy(), window.numpy()])
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(pixels).latent_dist

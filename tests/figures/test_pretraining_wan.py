@@ -26,7 +26,15 @@ def short(folder: Path, **changes: object) -> PretrainWanConfig:
         output=folder / "run",
         rendered=folder / "rendered",
         figures=FiguresConfig(clips=4, frames=9, size=16, workers=1),
-        vae=WanVaeConfig(base_width=4, latent_channels=4, steps=2, frames=5, batch_size=1),
+        vae=WanVaeConfig(
+            base_width=4,
+            latent_channels=4,
+            image_steps=1,
+            video_steps=1,
+            images=2,
+            batch_size=1,
+            frames=5,
+        ),
         transformer=WanTransformerConfig(
             heads=2,
             head_width=12,
