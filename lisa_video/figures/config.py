@@ -123,7 +123,9 @@ class WanVaeConfig:
 
     def __post_init__(self) -> None:
         if len(self.width_factors) != 3:
-            raise UserError("vae.width_factors: the Wan VAE's 4 frames per latent frame need 3 levels")
+            raise UserError(
+                "vae.width_factors: the Wan VAE's 4 frames per latent frame need 3 levels"
+            )
         _check_frames("vae", self.frames)
 
 

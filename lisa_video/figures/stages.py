@@ -39,7 +39,6 @@ class FigureFrames:
     captions: list[str]
 
 
-
 def rendered_figures(config: FiguresConfig, folder: Path, motion_folder: Path) -> FigureFrames:
     """Render the training split into `folder`, or read it back if it was rendered there before."""
     path = folder / "figures.npz"
