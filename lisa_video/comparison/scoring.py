@@ -29,27 +29,30 @@ class HeldOutClips:
     detector: PoseDetector
 
     @classmethod
-    def from_config(cls, config: CompareConfig) -> HeldOutClips:
-        """The first clips of the validation split.
+    def from_config(
+        cls, config: CompareConfig, *, count: int | None = None, frames: int | None = None
+    ) -> HeldOutClips:
+        """The first clips of the validation split: `score.clips` as long as those of training,
+        where nothing else is asked for.
 
         Raises:
-            UserError: it has fewer than `score.clips`, or the detector is unknown.
+            UserError: it has fewer, or the detector is unknown.
         """
-        data = config.training.data
+        data, count = config.training.data, count or config.score.clips
         dataset = ClipDataset(
             data.root,
             data.validation_split,
-            frames=data.frames,
+            frames=frames or data.frames,
             stride=data.stride,
             size=data.size,
             seed=config.score.seed,
         )
-        if len(dataset) < config.score.clips:
+        if len(dataset) < count:
             raise UserError(
-                f"{data.root}: split '{data.validation_split}' has {len(dataset)} clips, "
-                f"score.clips asks for {config.score.clips}"
+                f"{data.root}: split '{data.validation_split}' has {len(dataset)} clips, {count} "
+                "are to be scored"
             )
-        clips = [dataset[index] for index in range(config.score.clips)]
+        clips = [dataset[index] for index in range(count)]
         return cls(
             clips, build_detector(config.score.detector, weights=config.score.detector_weights)
         )
