@@ -113,6 +113,17 @@ def test_train_and_generate_with_wan(folder: Path) -> None:
     assert (folder / "step_wan.json").is_file()
 
 
+def test_python_example() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    script = example.replace(", poses\n", ", poses, num_inference_steps=2\n")
+    assert script != example
+    script += "\nassert video.shape == (1, 16, 64, 64, 3), video.shape"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_extract_poses(folder: Path) -> None:
     words = readme_commands()["extract_poses"]
     words = [str(fetch_asset("clips") / "bikes.mp4") if w == "clip.mp4" else w for w in words]
@@ -180,7 +191,6 @@ def test_pretrain_and_train_detector(folder: Path) -> None:
         readme_commands("wan")["pretrain_wan"],
         {
             **figures,
-            "rendered": folder / "pretrain",
             "output": folder / "pretrain_wan",
             "vae.image_steps": 1,
             "vae.video_steps": 1,

@@ -108,9 +108,9 @@ class WanVaeConfig:
     width_factors: list[int] = field(default_factory=lambda: [1, 2, 4])
     """Width of each level in terms of the first; all but the last halve resolution and, from the
     second frame on, frame rate."""
-    latent_channels: int = 8
+    latent_channels: int = 16
     """Channels of the latent."""
-    image_steps: int = 500
+    image_steps: int = 350
     """First steps, on single frames: detail is learned there."""
     video_steps: int = 700
     """Further steps, on clips."""
@@ -152,9 +152,9 @@ class WanTransformerConfig:
     """Lengths that captions are padded to; each step draws one. WanPipeline pads to 512."""
     frames: int = 13
     """Frames per training clip."""
-    image_steps: int = 500
+    image_steps: int = 400
     """First steps, on single latent frames: appearance and captions are learned there."""
-    video_steps: int = 2300
+    video_steps: int = 2000
     """Further steps, on clips."""
     batch_size: int = 8
     """Clips per step; single latent frames come as many as make the same number of tokens."""
@@ -181,10 +181,8 @@ class PretrainWanConfig:
     """Train the embedded Wan backbone on rendered figures, from nothing."""
 
     output: Path = Path("outputs/pretrain_wan")
-    """Folder of the run: checkpoints of each stage and the finished `backbone/`."""
-    rendered: Path = Path("outputs/pretrain")
-    """Folder with the frames that `pretrain.py` rendered; they are rendered there if absent."""
-    figures: FiguresConfig = field(default_factory=FiguresConfig)
+    """Folder of the run: rendered frames, checkpoints of each stage and the finished `backbone/`."""
+    figures: FiguresConfig = field(default_factory=lambda: FiguresConfig(clips=3000, fps=16.0))
     vae: WanVaeConfig = field(default_factory=WanVaeConfig)
     transformer: WanTransformerConfig = field(default_factory=WanTransformerConfig)
     seed: int = 0

@@ -24,7 +24,6 @@ CAPTIONS = ["a tall person walking, grey wall", "a short person, red wall"]
 def short(folder: Path, **changes: object) -> PretrainWanConfig:
     config = PretrainWanConfig(
         output=folder / "run",
-        rendered=folder / "rendered",
         figures=FiguresConfig(clips=4, frames=9, size=16, workers=1),
         vae=WanVaeConfig(
             base_width=4,

@@ -26,9 +26,7 @@ SIZE = 16
 FRAMES = 6
 
 
-def write_clips(
-    root: Path, train: int = 7, validation: int = 3, length: int = FRAMES
-) -> Path:
+def write_clips(root: Path, train: int = 7, validation: int = 3, length: int = FRAMES) -> Path:
     """Two-coloured clips: above a line that moves with the joints it is bright."""
     with DatasetWriter(root) as writer:
         for index in range(train + validation):
