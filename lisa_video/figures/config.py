@@ -156,7 +156,7 @@ class WanTransformerConfig:
     """Frames per training clip."""
     image_steps: int = 400
     """First steps, on single latent frames: appearance and captions are learned there."""
-    video_steps: int = 1600
+    video_steps: int = 1200
     """Further steps, on clips."""
     batch_size: int = 8
     """Clips per step; single latent frames come as many as make the same number of tokens."""
