@@ -46,7 +46,7 @@ class DataConfig:
     validation_split: str = "validation"
     """Split of the adherence probe."""
     frames: int = 8
-    """Frames per training clip; 1 + 4k for Wan and CogVideoX."""
+    """Frames per training clip; 1 + 4k for Wan, 1 + 8k for CogVideoX."""
     stride: int = 1
     """Video frames from one training frame to the next."""
     size: tuple[int, int] = (64, 64)
