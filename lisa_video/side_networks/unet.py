@@ -98,8 +98,9 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
                 pose_channels=None if pose_channels is None else list(pose_channels),
                 backbone_fingerprint=backbone.fingerprint(),
             )
-        shared = side.state_dict().keys() & unet.state_dict().keys()
-        side.load_state_dict({name: unet.state_dict()[name] for name in shared}, strict=False)
+        weights = unet.state_dict()
+        shared = side.state_dict().keys() & weights.keys()
+        side.load_state_dict({name: weights[name] for name in shared}, strict=False)
         side.train()
         return side.to(backbone.device)
 
