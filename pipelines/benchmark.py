@@ -1,6 +1,8 @@
-"""Measure what training costs: `step` compares a step of each objective, in time and memory.
+"""Measure what training costs: `step` compares a step of each objective, in time and memory;
+`parameters` counts the trainings of released checkpoints, without their weights.
 
 python pipelines/benchmark.py step --config configs/animatediff/benchmark_step.yaml
+python pipelines/benchmark.py parameters
 """
 
 import sys
