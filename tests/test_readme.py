@@ -75,7 +75,7 @@ def test_train_generate_evaluate(folder: Path) -> None:
     )
     run(
         commands["evaluate"],
-        {"videos": videos, "poses": videos / "poses", "json": folder / "scores.json"},
+        {"fake": videos, "poses": videos / "poses", "json": folder / "scores.json"},
     )
     assert (folder / "scores.json").is_file()
 
