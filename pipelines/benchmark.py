@@ -1,6 +1,7 @@
-"""Measure what training costs: `step` compares a step of each objective, in time and memory.
+"""Measure costs: `step` of a training step of each objective, `fvd` of evaluation.
 
 python pipelines/benchmark.py step --config configs/animatediff/benchmark_step.yaml
+python pipelines/benchmark.py fvd
 """
 
 import sys

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from lisa_video.benchmarks.config import StepBenchmarkConfig
+from lisa_video.benchmarks.config import FvdBenchmarkConfig, StepBenchmarkConfig
 
 
 @dataclass(frozen=True)
@@ -24,4 +24,7 @@ class Benchmark:
         return lambda config: getattr(import_module(self.module), name)(config)
 
 
-BENCHMARKS = {"step": Benchmark(StepBenchmarkConfig, "lisa_video.benchmarks.step")}
+BENCHMARKS = {
+    "step": Benchmark(StepBenchmarkConfig, "lisa_video.benchmarks.step"),
+    "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),
+}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lisa_video.errors import UserError
-from lisa_video.metrics.i3d import SIDE, minimum_frames
+from lisa_video.metrics.i3d import I3D, SIDE, minimum_frames
 from lisa_video.metrics.i3d_weights import CHECKPOINT_SHA256, load_i3d, published_weights
 from lisa_video.metrics.preprocessing import network_input, short_side_crop
 from lisa_video.metrics.presets import FvdPreset
@@ -126,10 +126,9 @@ class I3DExtractor:
         self._dtype = torch.float32
         self._network = network.to(self._device)
         if precision == "bfloat16":
+            assert isinstance(network, I3D)
             self._dtype = torch.bfloat16
-            for part, module in network.named_children():
-                if part != "Logits":
-                    module.to(self._dtype)
+            network.to_bfloat16()
         if not isinstance(network, ScriptNetwork):
             # A sixth faster on a CPU; a script may hold views that refuse it.
             self._network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
