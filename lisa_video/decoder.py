@@ -1,6 +1,6 @@
 """The LISA decoder: reads the likelihood prediction out of one feature of the side network.
 
-Shapes: B batch, F frames, C feature channels, h w feature cells, H W latent cells.
+Shapes: B batch, F (latent) frames, C feature channels, h w feature cells, H W latent cells.
 Source: the authors' image decoder (Wang et al., "LISA", arXiv:2606.27192), applied frame by frame.
 It serves training only; generation never needs it.
 """
@@ -13,28 +13,39 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lisa_video.injection import InjectionPoint
+
 TIME_EMBEDDING_DIM = 256
 MIN_CHANNELS = 64
 POINTWISE_FROM_CHANNELS = 512
+TOKEN_CHANNELS = 320  # what the authors' own decoder has after its 1x1 convolution
 
 
 class LisaDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Feature (B*F, C, h, w) -> likelihood prediction (B, C_latent, F, H, W).
+    """Feature (B*F, C, h, w), or tokens (B, F*h*w, C) -> likelihood prediction (B, C_latent, F, H, W).
 
     Config: `in_channels`, channels C of the tapped feature; `latent_channels`, channels of the
-    latent; `upsample_steps`, number of 2x steps from the feature's cells to the latent's.
-    The last convolution is zero-initialised, so a new decoder predicts 0.
+    latent; `upsample_steps`, number of 2x steps from the feature's cells to the latent's, which
+    undo a transformer's patches; `max_channels`, bound of the channels after the first step: 1x1
+    convolutions from the wide tokens of a transformer would else dominate (a departure, None for
+    UNets). The last convolution is zero-initialised, so a new decoder predicts 0.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(self, in_channels: int, latent_channels: int, upsample_steps: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        latent_channels: int,
+        upsample_steps: int,
+        max_channels: int | None = None,
+    ) -> None:
         super().__init__()
         self.time_projection = nn.Linear(TIME_EMBEDDING_DIM, in_channels)
         self.upsample_steps = upsample_steps
         self.convs = nn.ModuleList()
         channels = in_channels
         for step in range(upsample_steps):
-            narrowed = narrowed_channels(channels)
+            narrowed = min(narrowed_channels(channels), max_channels or channels)
             pointwise = step == 0 and channels >= POINTWISE_FROM_CHANNELS
             self.convs.append(_same_size_conv(channels, narrowed, kernel=1 if pointwise else 3))
             channels = narrowed
@@ -54,11 +65,17 @@ class LisaDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     ) -> Tensor:
         """Predict `regression target - prior prediction`, in the backbone's parametrisation.
 
-        `feature` is (B*F, C, h, w), frames of a clip adjacent; `timesteps` (B,) holds one timestep
-        per clip, shared by its `num_frames` frames. `size` (H, W) is the latent's size; None stands
-        for exactly 2^upsample_steps times the feature's. It has to be given where the latent's
-        size is odd on the way down, because a UNet's downsampling rounds up.
+        `feature` is (B*F, C, h, w), frames of a clip adjacent, or tokens (B, F*h*w, C) in the order
+        of frames, rows and columns; `timesteps` (B,) holds one timestep per clip, shared by its
+        `num_frames` frames, latent frames where the VAE compresses time. `size` (H, W) is the
+        latent's size; None stands for exactly 2^upsample_steps times the feature's. It has to be
+        given for tokens, and where the latent's size is odd on the way down, because a UNet's
+        downsampling rounds up.
         """
+        if feature.dim() == 3:
+            assert size is not None
+            height, _ = _halved(size, self.upsample_steps)
+            feature = rearrange(feature, "b (f h w) c -> (b f) c h w", f=num_frames, h=height)
         full = _doubled(feature.shape[-2:], self.upsample_steps) if size is None else size
         time = get_timestep_embedding(
             timesteps, TIME_EMBEDDING_DIM, flip_sin_to_cos=True, downscale_freq_shift=0
@@ -73,6 +90,13 @@ class LisaDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         assert hidden.shape[-2:] == torch.Size(full), (hidden.shape, full)
         prediction: Tensor = self.conv_out(hidden)
         return rearrange(prediction, "(b f) c h w -> b c f h w", f=num_frames)
+
+
+def new_decoder(point: InjectionPoint, latent_channels: int) -> LisaDecoder:
+    """An untrained decoder for the feature tapped at `point`."""
+    bound = TOKEN_CHANNELS if point.tokens else None
+    decoder: LisaDecoder = LisaDecoder(point.channels, latent_channels, point.halvings, bound)
+    return decoder
 
 
 def narrowed_channels(channels: int) -> int:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from lisa_video.assets import fetch_asset
+from lisa_video.backbones import load_side_network
 from lisa_video.comparison.config import arm_folder
 from lisa_video.comparison.run import Comparison, check_comparison, compare, write_comparison
 from lisa_video.comparison.scoring import HeldOutClips
@@ -30,7 +31,6 @@ from lisa_video.manifest import MANIFEST
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.poses import PoseSequence, draw_pose_frames
 from lisa_video.poses.framing import framed, window_of
-from lisa_video.side_network import load_side_network
 from lisa_video.training.config import Objective
 from lisa_video.training.setup import DTYPES, open_backbone
 from lisa_video.video import read_video, write_video

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.backbones import load_side_network
+from lisa_video.backbones.base import VideoBackbone
 from lisa_video.cli import resolved_yaml
 from lisa_video.detectors import build_detector, check_detector
 from lisa_video.errors import UserError
@@ -23,7 +24,6 @@ from lisa_video.loading import cast
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.poses import PoseSequence
 from lisa_video.poses.framing import framed
-from lisa_video.side_network import load_side_network
 from lisa_video.training.setup import open_backbone
 from lisa_video.video import probe_video, read_video, write_video
 
@@ -41,15 +41,8 @@ def check_generation(config: GenerateConfig) -> None:
         check_detector(config.driving.detector)
         _video_indices(config.driving, config.driving.video)
     backbone = load_pipeline(config).backbone
-    width, height = frame_size(config, backbone)
-    factor = backbone.vae_scale_factor
-    if width % factor or height % factor or min(width, height) < 1:
-        raise UserError(f"size={[width, height]}: both must be multiples of {factor}")
-    if config.driving.frames > backbone.max_frames:
-        raise UserError(
-            f"driving.frames={config.driving.frames}: this backbone makes at most "
-            f"{backbone.max_frames} at once"
-        )
+    backbone.check_size(frame_size(config, backbone))
+    backbone.check_frames(config.driving.frames, "driving.frames")
 
 
 def generate(config: GenerateConfig) -> PoseSequence:
@@ -100,9 +93,15 @@ def load_pipeline(config: GenerateConfig) -> PoseToVideoPipeline:
     return pipeline.to("cuda" if cuda else "cpu")
 
 
-def frame_size(config: GenerateConfig, backbone: AnimateDiffBackbone) -> tuple[int, int]:
+def frame_size(config: GenerateConfig, backbone: VideoBackbone) -> tuple[int, int]:
     """Width and height of the result: as configured, else those the backbone was trained at."""
-    return config.size or backbone.frame_size
+    size = config.size or backbone.frame_size
+    if size is None:
+        raise UserError(
+            f"size: a backbone of kind {backbone.kind} does not say what it was trained at; give "
+            "width and height"
+        )
+    return size
 
 
 def driving_poses(driving: DrivingConfig) -> PoseSequence:

@@ -23,7 +23,7 @@ class DrivingConfig:
     start: int = 0
     """First frame, counted from 0."""
     frames: int = 16
-    """Frames to generate."""
+    """Frames to generate; 1 + 4k for Wan and CogVideoX."""
     fps: float | None = None
     """Frames per second of the result, for which source frames are skipped or repeated; null takes
     every source frame at the source's rate."""
@@ -96,7 +96,8 @@ class GenerateConfig:
     poses_output: Path | None = None
     """Pose file for the poses as the video was asked to follow them, as evaluate.py wants them."""
     size: tuple[int, int] | None = None
-    """Width and height in pixels; null takes the size that the backbone was trained at."""
+    """Width and height in pixels; null takes the size that the backbone was trained at, where it
+    says so (Wan does not)."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,21 +1,27 @@
-"""Where control enters a motion UNet, and what a side network hands over there.
+"""Where control enters a main network, and what a side network hands over there.
 
-Control is added to the encoder's skips ("down_0", "down_1", ... in the order in which the encoder
-makes them) and after the middle block ("mid"), the two places where diffusers takes residuals.
+In a motion UNet control is added to the encoder's skips ("down_0", "down_1", ... in the order in
+which the encoder makes them) and after the middle block ("mid"), the two places where diffusers
+takes residuals. In a video transformer it is added to the tokens after a block ("block_0", ...).
 
-Shapes: B batch, F frames, C channels of the point, h w its cells.
+Shapes: B batch, F frames, C channels of the point, h w its cells, N tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from lisa_video.errors import UserError
+
 MID = "mid"
+
+Injection = Literal["all"] | Mapping[str, int] | Sequence[str | int]
+"""A choice of injection points: all, {"stride": k}, {"even": n}, or a list of names or indices."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +29,13 @@ class InjectionPoint:
     """One place where a residual is added."""
 
     name: str
-    """"down_0", "down_1", ... or "mid"."""
+    """"down_0", "down_1", ... or "mid"; "block_0", "block_1", ..."""
     channels: int
     """C of the activation there."""
     halvings: int
     """Stride-2 steps from the latent's cells to this point's; each halves and rounds up."""
+    tokens: bool = False
+    """The activation is tokens (B, N, C) and not cells (B*F, C, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class SideResiduals:
     """Residuals by injection point; a point without an entry receives nothing."""
 
     points: Mapping[str, Tensor]
-    """Name -> (B*F, C, h, w), frames of a clip adjacent."""
+    """Name -> (B*F, C, h, w), frames of a clip adjacent, or tokens (B, N, C)."""
 
     def scaled(self, scale: float) -> SideResiduals:
         """All residuals times the control scale."""
@@ -46,7 +54,7 @@ class SideResiduals:
         return SideResiduals({name: value.to(dtype) for name, value in self.points.items()})
 
 
-def injection_points(unet_config: Mapping[str, Any]) -> dict[str, InjectionPoint]:
+def unet_points(unet_config: Mapping[str, Any]) -> dict[str, InjectionPoint]:
     """All injection points of the `UNetMotionModel` with this configuration, by name, in order."""
     widths = unet_config["block_out_channels"]
     layers = unet_config["layers_per_block"]
@@ -58,3 +66,67 @@ def injection_points(unet_config: Mapping[str, Any]) -> dict[str, InjectionPoint
         shapes += [(width, level + 1)] * (level < last)
     named = {f"down_{index}": shape for index, shape in enumerate(shapes)} | {MID: shapes[-1]}
     return {name: InjectionPoint(name, *shape) for name, shape in named.items()}
+
+
+def block_points(blocks: int, width: int, patch_size: int) -> dict[str, InjectionPoint]:
+    """The injection points of a transformer, one after each block, by name, in order.
+
+    `patch_size`, a power of 2, counts the latent cells along each side of a token's patch.
+    """
+    halvings = patch_size.bit_length() - 1
+    assert patch_size == 1 << halvings, patch_size
+    return {
+        f"block_{index}": InjectionPoint(f"block_{index}", width, halvings, tokens=True)
+        for index in range(blocks)
+    }
+
+
+def chosen_points(
+    injection: Injection, known: Mapping[str, InjectionPoint], key: str = "injection"
+) -> dict[str, InjectionPoint]:
+    """The injection points that a choice names, in the order of `known`.
+
+    `{"stride": k}` takes every k-th from the first, `{"even": n}` the last of each of n equal
+    groups, so that all before the first of them can be shared with the prior prediction; a list
+    holds names or indices into `known`. Raises UserError where a choice names none, or one that
+    does not exist.
+    """
+    names = list(known)
+    if isinstance(injection, str):
+        if injection != "all":
+            raise UserError(f"side network: {key}={injection}: give all, a rule or a list")
+        chosen = names
+    elif isinstance(injection, Mapping):
+        chosen = _by_rule(injection, names, key)
+    else:
+        chosen = [_name(item, names) for item in injection]
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise UserError(
+            f"side network: {key} names {', '.join(unknown)}, but there is {_all(names)}"
+        )
+    if not chosen:
+        raise UserError(f"side network: {key} names no point, there is {_all(names)}")
+    return {name: point for name, point in known.items() if name in chosen}
+
+
+def _by_rule(rule: Mapping[str, int], names: Sequence[str], key: str) -> list[str]:
+    match list(rule.items()):
+        case [("stride", stride)] if 1 <= stride <= len(names):
+            return list(names[::stride])
+        case [("even", count)] if 1 <= count <= len(names):
+            return [names[(index + 1) * len(names) // count - 1] for index in range(count)]
+    raise UserError(
+        f"side network: {key}={dict(rule)}: give one of stride and even, between 1 and {len(names)}"
+    )
+
+
+def _name(item: str | int, names: Sequence[str]) -> str:
+    if isinstance(item, str):
+        return item
+    return names[item] if 0 <= item < len(names) else f"index {item}"
+
+
+def _all(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names) if len(names) <= 16 else f"{names[0]} to {names[-1]}"

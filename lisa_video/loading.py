@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
@@ -11,11 +11,15 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import ConfigMixin, ModelMixin
+from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin, SchedulerMixin
 from torch import nn
 from transformers import PreTrainedModel
 
 from lisa_video.errors import UserError
+
+ComponentTable = Mapping[str, tuple[str, tuple[str, ...] | None]]
+"""Per component of a pipeline folder: the library, and the classes that model_index.json may name
+(None: any scheduler)."""
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError)
 
@@ -43,6 +47,77 @@ def load_pretrained(
         raise UserError(f"{where}: not a loadable {loader.__name__}: {first_line(error)}") from None
 
 
+class _AnyModel(ModelMixin, ConfigMixin):
+    """Reads the configuration of any saved model."""
+
+
+def class_name(path: str | PathLike[str], **options: Any) -> str:
+    """The class that the configuration of a saved model names.
+
+    `options` go to `load_config`. Raises UserError where there is no configuration.
+    """
+    check_source(path)
+    try:
+        with libraries_silent():
+            config = _AnyModel.load_config(fspath(path), **options)
+    except LOADING_ERRORS as error:
+        raise UserError(f"{path}: no saved model there: {first_line(error)}") from None
+    return str(config.get("_class_name", "model without a class name"))
+
+
+def load_components(
+    path: str | PathLike[str], components: ComponentTable, hub: Mapping[str, Any]
+) -> list[Any]:
+    """The named parts of a pipeline folder or hub name, each of a class that `components` allows.
+
+    `hub` holds options of `from_pretrained`. Raises UserError where a part is missing, of another
+    class, or cannot be read.
+    """
+    index = model_index(path, hub)
+    return [
+        _load_component(path, name, index.get(name), *allowed, hub)
+        for name, allowed in components.items()
+    ]
+
+
+def model_index(path: str | PathLike[str], hub: Mapping[str, Any]) -> dict[str, Any]:
+    """What model_index.json says; UserError where there is none."""
+    check_source(path)
+    if Path(path).is_dir() and not (Path(path) / "model_index.json").is_file():
+        raise UserError(f"{path}: not a diffusers checkpoint, model_index.json is missing")
+    try:
+        with libraries_silent():
+            return dict(DiffusionPipeline.load_config(fspath(path), **hub))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no checkpoint there: {first_line(error)}") from None
+
+
+def _load_component(
+    path: str | PathLike[str],
+    name: str,
+    entry: list[str] | None,
+    library: str,
+    classes: tuple[str, ...] | None,
+    hub: Mapping[str, Any],
+) -> Any:
+    if not entry or None in entry:
+        raise UserError(f"{path}: model_index.json has no {name}")
+    class_name = entry[1]
+    modules = {"diffusers": diffusers, "transformers": transformers}
+    loader = getattr(modules[library], class_name, None) if entry[0] == library else None
+    fits = class_name in classes if classes else _is_scheduler(loader)
+    if loader is None or not fits:
+        expected = " or ".join(classes) if classes else "a diffusers scheduler"
+        raise UserError(f"{path}: {name} is {entry[0]}.{class_name}, expected {expected}")
+    if Path(path).is_dir() and not (Path(path) / name).is_dir():
+        raise UserError(f"{path}: folder {name}/ is missing")
+    return load_pretrained(loader, path, subfolder=name, **hub)
+
+
+def _is_scheduler(loader: object) -> bool:
+    return isinstance(loader, type) and issubclass(loader, SchedulerMixin)
+
+
 def check_source(path: str | PathLike[str]) -> None:
     """Raise UserError where `path` is no folder and no hub name either, without asking the hub."""
     folder = Path(path)
@@ -51,9 +126,13 @@ def check_source(path: str | PathLike[str]) -> None:
 
 
 def cast(module: nn.Module, dtype: torch.dtype | None) -> None:
-    """Cast in place. diffusers would warn for each model that nothing of it stays in float32."""
-    with libraries_silent():
-        module.to(dtype=dtype)
+    """Cast in place, but for the parts that a diffusers model keeps in float32."""
+    if dtype is None:
+        return
+    kept = getattr(module, "_keep_in_fp32_modules", None) or []
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.is_floating_point() and not any(part in name.split(".") for part in kept):
+            tensor.data = tensor.data.to(dtype)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Pose-controlled generation as a diffusers pipeline.
 
-Shapes: B batch, F frames, C latent channels, H W pixels, h w latent cells, L tokens, D text width.
+Shapes: B batch, F video frames, T latent frames, C latent channels, H W pixels, h w latent cells,
+L tokens of text, D text width.
 """
 
 import inspect
@@ -11,19 +12,20 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNetMotionModel
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from einops import rearrange
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
-from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.backbones import backbone_class, load_backbone, load_side_network
+from lisa_video.backbones.base import VideoBackbone
 from lisa_video.errors import UserError
 from lisa_video.loading import cast
 from lisa_video.poses import PoseSequence, draw_pose_frames
-from lisa_video.side_network import TemporalSideNetwork, load_side_network
+from lisa_video.side_networks.base import SideNetwork
 
 OutputType = Literal["np", "pt", "latent"]
 StepCallback = Callable[["PoseToVideoPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
@@ -35,50 +37,54 @@ class PoseToVideoOutput(BaseOutput):
 
     frames: np.ndarray | Tensor
     """By output type: "np" float32 (B, F, H, W, 3) and "pt" float32 (B, F, 3, H, W), both in
-    [0, 1]; "latent" scaled latents (B, C, F, h, w)."""
+    [0, 1]; "latent" normalised latents (B, C, T, h, w)."""
 
 
 class PoseToVideoPipeline(DiffusionPipeline):
-    """AnimateDiff with a temporal side network: drawn poses and a prompt become a video."""
+    """A backbone with a side network of its kind: drawn poses and a prompt become a video.
 
-    # The side network takes turns with the UNet at each step, so that it stays out of the sequence.
-    model_cpu_offload_seq = "text_encoder->unet->vae"
+    The parts are those of the backbone, `kind` its name in the table of backbones.
+    """
+
+    # The side network takes turns with the main network at each step, and stays out of the sequence.
+    model_cpu_offload_seq = "text_encoder->main_network->vae"
 
     def __init__(
         self,
-        vae: AutoencoderKL,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
-        unet: UNetMotionModel,
+        main_network: ModelMixin,
+        vae: ModelMixin,
+        text_encoder: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
         scheduler: SchedulerMixin,
-        side_network: TemporalSideNetwork,
+        side_network: SideNetwork,
+        kind: str = "animatediff",
     ) -> None:
         super().__init__()
         self.register_modules(
+            main_network=main_network,
             vae=vae,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
-            unet=unet,
             scheduler=scheduler,
             side_network=side_network,
         )
+        self.register_to_config(kind=kind)
 
     @classmethod
-    def from_backbone(
-        cls, backbone: AnimateDiffBackbone, side_network: TemporalSideNetwork
-    ) -> Self:
+    def from_backbone(cls, backbone: VideoBackbone, side_network: SideNetwork) -> Self:
         """A pipeline over the same models, with a scheduler of its own.
 
         Raises UserError where the side network was made for another backbone.
         """
         side_network.check_backbone(backbone)
         return cls(
+            main_network=backbone.main_network,
             vae=backbone.vae,
             text_encoder=backbone.text_encoder,
             tokenizer=backbone.tokenizer,
-            unet=backbone.unet,
             scheduler=backbone.scheduler.from_config(backbone.scheduler.config),
             side_network=side_network,
+            kind=backbone.kind,
         )
 
     @classmethod
@@ -86,28 +92,29 @@ class PoseToVideoPipeline(DiffusionPipeline):
         cls,
         path: str | PathLike[str],
         *,
-        side_network: str | PathLike[str] | TemporalSideNetwork | None = None,
+        side_network: str | PathLike[str] | SideNetwork | None = None,
+        kind: str = "animatediff",
         **options: Any,
     ) -> Self:
-        """An AnimateDiff checkpoint and a side network for it, or a saved pipeline of this class.
+        """A backbone's checkpoint and a side network for it, or a saved pipeline of this class.
 
-        With `side_network`, a folder, hub name or model, `path` and `options` are those of
-        `AnimateDiffBackbone.from_pretrained`, whose `dtype` the side network then takes as well.
-        Without, `path` holds what `save_pretrained` wrote and `options` are those of diffusers.
+        With `side_network`, a folder, hub name or model, the arguments are those of
+        `load_backbone`, and the side network takes the `dtype` among them as well. Without, `path`
+        holds what `save_pretrained` wrote and `options` are those of diffusers.
         """
         if side_network is None:
             return super().from_pretrained(path, **options)
-        backbone = AnimateDiffBackbone.from_pretrained(path, **options)
-        if not isinstance(side_network, TemporalSideNetwork):
+        backbone = load_backbone(kind, path, **options)
+        if not isinstance(side_network, SideNetwork):
             side_network = load_side_network(side_network)
         cast(side_network, backbone.dtype)
         return cls.from_backbone(backbone, side_network)
 
     @property
-    def backbone(self) -> AnimateDiffBackbone:
+    def backbone(self) -> VideoBackbone:
         """The adapter around the pipeline's present models and scheduler."""
-        return AnimateDiffBackbone(
-            self.unet, self.vae, self.text_encoder, self.tokenizer, self.scheduler
+        return backbone_class(self.config.kind)(
+            self.main_network, self.vae, self.text_encoder, self.tokenizer, self.scheduler
         )
 
     @torch.no_grad()
@@ -140,7 +147,7 @@ class PoseToVideoPipeline(DiffusionPipeline):
           the poses;
         - `control_scale`: factor of the residuals; 0 is the backbone alone;
         - `control_start`, `control_end`: the share of the steps between which poses control;
-        - `latents`: the initial noise (B, C, F, h, w) in place of `generator`'s;
+        - `latents`: the initial noise (B, C, T, h, w) in place of `generator`'s;
         - `callback_on_step_end`: called with (pipeline, step, timestep, {"latents": ...}) after
           each step; latents in the returned dict replace the pipeline's.
 
@@ -149,8 +156,7 @@ class PoseToVideoPipeline(DiffusionPipeline):
         backbone, device = self.backbone, self._execution_device
         _check_settings(num_inference_steps, control_start, control_end, output_type)
         if isinstance(pose_frames, PoseSequence):
-            own_width, own_height = backbone.frame_size
-            pose_frames = _drawn(pose_frames, (width or own_width, height or own_height))
+            pose_frames = _drawn(pose_frames, _frame_size(backbone, width, height))
         _check_pose_frames(backbone, pose_frames)
         batch = _batch_size(prompt, pose_frames)
         pose_frames = pose_frames.expand(batch, -1, -1, -1, -1)
@@ -164,25 +170,22 @@ class PoseToVideoPipeline(DiffusionPipeline):
 
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         timesteps = self.scheduler.timesteps
-        latents = self._initial_latents(
-            backbone, pose_frames, batch, text.dtype, generator, latents
-        )
+        latents = self._initial_latents(backbone, pose_frames, batch, generator, latents)
         for index, timestep in enumerate(self.progress_bar(timesteps)):
             controlled = (
                 control_start <= index / len(timesteps)
                 and (index + 1) / len(timesteps) <= control_end
             )
-            noisy = self.scheduler.scale_model_input(
-                torch.cat([latents, latents]) if guided else latents, timestep
-            )
+            noisy = self._scaled(torch.cat([latents, latents]) if guided else latents, timestep)
             prediction = self._predict(
                 backbone,
-                noisy,
+                noisy.to(text.dtype),
                 timestep.expand(len(noisy)),
                 text,
                 pose_frames,
                 control_scale if controlled else 0.0,
             )
+            prediction = prediction.float()
             if guided:
                 without, with_text = prediction.chunk(2)
                 prediction = without + guidance_scale * (with_text - without)
@@ -201,7 +204,7 @@ class PoseToVideoPipeline(DiffusionPipeline):
 
     def _predict(
         self,
-        backbone: AnimateDiffBackbone,
+        backbone: VideoBackbone,
         noisy: Tensor,
         timesteps: Tensor,
         text: Tensor,
@@ -210,28 +213,38 @@ class PoseToVideoPipeline(DiffusionPipeline):
     ) -> Tensor:
         if control_scale == 0:
             return backbone.predict(noisy, timesteps, text)
-        dtype = self.side_network.dtype
-        side = self.side_network(noisy.to(dtype), timesteps, text.to(dtype), pose_frames)
+        side = backbone.side_output(
+            self.side_network, noisy.to(self.side_network.dtype), timesteps, text, pose_frames
+        )
         residuals = side.residuals.scaled(control_scale).to(noisy.dtype)
         return backbone.predict(noisy, timesteps, text, residuals)
 
     def _initial_latents(
         self,
-        backbone: AnimateDiffBackbone,
+        backbone: VideoBackbone,
         pose_frames: Tensor,
         batch: int,
-        dtype: torch.dtype,
         generator: torch.Generator | list[torch.Generator] | None,
         latents: Tensor | None,
     ) -> Tensor:
+        """float32 in every precision: samplers add up many small steps."""
         _, frames, _, height, width = pose_frames.shape
-        factor = backbone.vae_scale_factor
-        shape = (batch, backbone.latent_channels, frames, height // factor, width // factor)
+        factor, latent_frames = backbone.vae_scale_factor, backbone.latent_frames(frames)
+        shape = (batch, backbone.latent_channels, latent_frames, height // factor, width // factor)
         if latents is None:
-            latents = randn_tensor(shape, generator, self._execution_device, dtype)
+            latents = randn_tensor(shape, generator, self._execution_device, torch.float32)
         elif latents.shape != shape:
             raise UserError(f"latents {tuple(latents.shape)}: these pose frames need {shape}")
-        return latents.to(self._execution_device, dtype) * self.scheduler.init_noise_sigma
+        # Samplers of flow matching start from plain noise and name no factor.
+        sigma = getattr(self.scheduler, "init_noise_sigma", 1.0)
+        return latents.to(self._execution_device, torch.float32) * sigma
+
+    def _scaled(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """Samplers of flow matching do not scale the network's input, nor have a method for it."""
+        if not hasattr(self.scheduler, "scale_model_input"):
+            return latents
+        scaled: Tensor = self.scheduler.scale_model_input(latents, timestep)
+        return scaled
 
     def _step_options(self, generator: object) -> dict[str, object]:
         """Samplers that draw noise at each step take the generator, the others do not."""
@@ -256,18 +269,22 @@ def _check_settings(steps: int, start: float, end: float, output_type: str) -> N
         raise UserError(f"output_type '{output_type}' is not one of np, pt and latent")
 
 
-def _check_pose_frames(backbone: AnimateDiffBackbone, pose_frames: Tensor) -> None:
-    shape, factor = tuple(pose_frames.shape), backbone.vae_scale_factor
+def _check_pose_frames(backbone: VideoBackbone, pose_frames: Tensor) -> None:
+    shape = tuple(pose_frames.shape)
     if len(shape) != 5 or shape[2] != 3:
         raise UserError(f"pose frames {shape}: expected (batch, frames, 3, height, width)")
-    if shape[3] % factor or shape[4] % factor:
+    backbone.check_size((shape[4], shape[3]), "width and height")
+    backbone.check_frames(shape[1])
+
+
+def _frame_size(backbone: VideoBackbone, width: int | None, height: int | None) -> tuple[int, int]:
+    own_width, own_height = backbone.frame_size or (None, None)
+    width, height = width or own_width, height or own_height
+    if width is None or height is None:
         raise UserError(
-            f"{shape[4]}x{shape[3]} pixels: width and height must be multiples of {factor}"
+            f"give width and height: a backbone of kind {backbone.kind} does not say its own"
         )
-    if not 1 <= shape[1] <= backbone.max_frames:
-        raise UserError(
-            f"{shape[1]} frames: this backbone makes between 1 and {backbone.max_frames} at once"
-        )
+    return width, height
 
 
 def _batch_size(prompt: str | list[str], pose_frames: Tensor) -> int:

@@ -9,9 +9,11 @@ from lisa_video.figures.config import PretrainWanConfig
 
 def run(config: PretrainWanConfig) -> None:
     from lisa_video.assets import fetch_asset
+    from lisa_video.figures.model_card import write_wan_model_card
     from lisa_video.figures.pretraining_wan import pretrain_wan
 
     folder = pretrain_wan(config, fetch_asset("motions"))
+    write_wan_model_card(config, folder)
     print(f"backbone written to {folder}")
 
 

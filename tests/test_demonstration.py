@@ -13,8 +13,10 @@ from lisa_video.detectors.figure_net import FigureKeypointNet
 from lisa_video.errors import UserError
 from lisa_video.figures.config import FiguresConfig
 from lisa_video.manifest import load_manifest
+from lisa_video.training.config import BackboneConfig, SideNetworkConfig
 from lisa_video.video import probe_video
 from tests.tiny import tiny_checkpoint
+from tests.tiny_wan import tiny_wan_checkpoint
 from tests.training.runs import tiny_config
 
 
@@ -48,6 +50,25 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> DemoConfig:
         validation_clips=3,
         shown=2,
     )
+
+
+def test_the_demo_runs_on_wan(config: DemoConfig, tmp_path: Path) -> None:
+    base = config.comparison
+    training = replace(
+        base.training,
+        backbone=BackboneConfig(str(tiny_wan_checkpoint(tmp_path / "wan")), "wan", text_tokens=8),
+        data=replace(base.training.data, root=tmp_path / "figures", frames=5),
+        side_network=SideNetworkConfig(injection={"even": 2}, pose_init="normal"),
+        alignment=replace(base.training.alignment, tap="block_2"),
+        output=tmp_path / "out",
+    )
+    grid = replace(base.grid, tap=["block_2"])
+    folder = run_demo(
+        replace(config, comparison=replace(base, training=training, grid=grid), shown=1)
+    )
+    results = json.loads((folder / "results.json").read_text())
+    assert results["lisa"]["tap"] == "block_2"
+    assert np.load(next(folder.glob("arms/lisa*/generated-2.npy"))).shape == (3, 5, 16, 16, 3)
 
 
 def test_the_demo_writes_everything_it_promises(config: DemoConfig) -> None:

@@ -16,7 +16,7 @@ from lisa_video.errors import UserError
 from lisa_video.generation import check_generation, driving_poses, generate
 from lisa_video.generation_config import DrivingConfig, GenerateConfig
 from lisa_video.poses import PoseSequence
-from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.video import read_video, write_video
 from tests.tiny import awakened, tiny_backbone, tiny_checkpoint
 
@@ -28,7 +28,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     backbone = tiny_backbone()
     tiny_checkpoint(folder / "backbone", backbone)
-    awakened(TemporalSideNetwork.from_backbone(backbone)).save_pretrained(folder / "side")
+    awakened(UNetSideNetwork.from_backbone(backbone)).save_pretrained(folder / "side")
     return folder
 
 
@@ -177,7 +177,7 @@ def test_frames_without_people_are_refused(tmp_path: Path) -> None:
         ({"driving__fps": 5}, "3 frames from driving.start=0 at 5 fps reach to frame 8"),
         ({"driving__poses": "nowhere.npz"}, "nowhere.npz: no such pose file"),
         ({"driving__poses": "null", "driving__video": "no.mp4"}, "no.mp4: no such video"),
-        ({"driving__frames": 17, "driving__fps": 1000}, "this backbone makes at most 16"),
+        ({"driving__frames": 17, "driving__fps": 1000}, "this backbone takes at most 16"),
         ({"size": "[30,32]"}, r"size=\[30, 32\]: both must be multiples of 4"),
         ({"side_network": "elsewhere"}, "elsewhere: no such folder, and no hub name"),
         ({"backbone__path": "/elsewhere"}, "/elsewhere: no such folder"),
@@ -267,7 +267,7 @@ def test_dry_run_checks_and_writes_nothing(models: Path, pose_file: Path, tmp_pa
         ({"output": "out.gif"}, "has to end in .mp4"),
         ({"output": "poses.npz/out.mp4"}, "poses.npz: cannot make this folder"),
         ({"sampling.guidance": "3"}, "unknown flag --sampling.guidance, nearest is --sampling."),
-        ({"driving.frames": "17", "driving.fps": "60"}, "this backbone makes at most 16"),
+        ({"driving.frames": "17", "driving.fps": "60"}, "this backbone takes at most 16"),
         ({"driving.poses": "nan.npz"}, "nan.npz: "),
         ({"driving.poses": "nobody.npz"}, "nobody.npz: "),
         ({"backbone.path": "other"}, "was made for another backbone"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lisa_video.injection import SideResiduals
-from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.side_networks.unet import UNetSideNetwork
 from tests.tiny import model_inputs, tiny_backbone
 
 UNEVEN = {
@@ -19,7 +19,7 @@ UNEVEN = {
 def test_points_have_the_size_of_the_encoders_activations(changes: dict) -> None:
     backbone = tiny_backbone(**changes)
     inputs = model_inputs(2, 7, 9)
-    residuals = TemporalSideNetwork.from_backbone(backbone)(*inputs).residuals
+    residuals = UNetSideNetwork.from_backbone(backbone)(*inputs).residuals
     assert list(residuals.points) == list(backbone.injection_points)
     for name, point in backbone.injection_points.items():
         step = 1 << point.halvings

@@ -17,7 +17,7 @@ from lisa_video.backbones.animatediff import AnimateDiffBackbone
 from lisa_video.errors import UserError
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.poses import PoseSequence, draw_pose_frames
-from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.side_networks.unet import UNetSideNetwork
 from tests.tiny import (
     animatediff_pipeline,
     awakened,
@@ -37,7 +37,7 @@ def backbone() -> AnimateDiffBackbone:
 
 @pytest.fixture(scope="module")
 def pipeline(backbone: AnimateDiffBackbone) -> PoseToVideoPipeline:
-    side = awakened(TemporalSideNetwork.from_backbone(backbone))
+    side = awakened(UNetSideNetwork.from_backbone(backbone))
     return silent(PoseToVideoPipeline.from_backbone(backbone, side))
 
 
@@ -94,7 +94,7 @@ def test_without_control_equals_animatediff_pipeline(
     scheduler: object, guidance_scale: float
 ) -> None:
     backbone = tiny_backbone(scheduler=scheduler)
-    side = awakened(TemporalSideNetwork.from_backbone(backbone))
+    side = awakened(UNetSideNetwork.from_backbone(backbone))
     pipeline = silent(PoseToVideoPipeline.from_backbone(backbone, side))
     options = {"guidance_scale": guidance_scale, "negative_prompt": "a house"}
     expected = animatediff(pipeline, **options)
@@ -104,7 +104,7 @@ def test_without_control_equals_animatediff_pipeline(
 
 
 def test_untrained_side_network_changes_nothing(backbone: AnimateDiffBackbone) -> None:
-    side = TemporalSideNetwork.from_backbone(backbone, pose_init="normal")
+    side = UNetSideNetwork.from_backbone(backbone, pose_init="normal")
     pipeline = silent(PoseToVideoPipeline.from_backbone(backbone, side))
     assert torch.equal(generate(pipeline), generate(pipeline, control_scale=0.0))
 
@@ -227,7 +227,7 @@ def test_from_pretrained_takes_both_folders(pipeline: PoseToVideoPipeline, tmp_p
 
 
 def test_side_network_of_another_backbone_is_refused(backbone: AnimateDiffBackbone) -> None:
-    side = TemporalSideNetwork.from_backbone(tiny_backbone(seed=1))
+    side = UNetSideNetwork.from_backbone(tiny_backbone(seed=1))
     with pytest.raises(UserError, match="was made for another backbone"):
         PoseToVideoPipeline.from_backbone(backbone, side)
 
@@ -240,8 +240,8 @@ def test_side_network_of_another_backbone_is_refused(backbone: AnimateDiffBackbo
         ({"control_end": 1.5}, "0 <= start <= end <= 1"),
         ({"output_type": "pil"}, "output_type 'pil' is not one of np, pt and latent"),
         ({"pose_frames": poses()[0]}, r"expected \(batch, frames, 3, height, width\)"),
-        ({"pose_frames": poses(height=30)}, "32x30 pixels: .* multiples of 4"),
-        ({"pose_frames": poses(frames=17)}, "17 frames: this backbone makes between 1 and 16"),
+        ({"pose_frames": poses(height=30)}, r"\[32, 30\]: both must be multiples of 4"),
+        ({"pose_frames": poses(frames=17)}, "frames=17: this backbone takes at most 16"),
         ({"prompt": ["a"] * 3, "pose_frames": poses(batch=2)}, "3 prompts and 2 pose sequences"),
         ({"negative_prompt": ["a"] * 2}, "negative_prompt: 2 texts for 1 clips"),
         ({"latents": torch.zeros(1, 4, 3, 4, 8)}, r"these pose frames need \(1, 4, 3, 8, 8\)"),

@@ -10,16 +10,22 @@ import numpy as np
 import pytest
 
 from lisa_video.assets import fetch_asset
+from lisa_video.video import read_video
 
 ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("animatediff", "wan")
 
 
-def readme_commands() -> dict[str, list[str]]:
-    """Job (with its benchmark's name) -> words of its command in the README."""
+def readme_commands(kind: str = "animatediff") -> dict[str, list[str]]:
+    """Job -> words of its command in the README: that with a config of this backbone, or of none."""
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("python ")]
-    return {Path(words[1]).stem: words for words in commands}
+    return {
+        Path(words[1]).stem: words
+        for words in commands
+        if all(f"configs/{other}/" not in " ".join(words) for other in KINDS if other != kind)
+    }
 
 
 def run(words: list[str], extra: dict[str, object]) -> None:
@@ -48,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_job_is_in_the_readme() -> None:
     jobs = {path.stem for path in (ROOT / "pipelines").glob("*.py")}
-    assert set(readme_commands()) == jobs
+    assert set().union(*(readme_commands(kind) for kind in KINDS)) == jobs
 
 
 def test_train_generate_evaluate(folder: Path) -> None:
@@ -78,6 +84,44 @@ def test_train_generate_evaluate(folder: Path) -> None:
         {"fake": videos, "poses": videos / "poses", "json": folder / "scores.json"},
     )
     assert (folder / "scores.json").is_file()
+
+
+def test_train_and_generate_with_wan(folder: Path) -> None:
+    commands = readme_commands("wan")
+    run(
+        commands["train"],
+        {
+            "data.root": folder / "figures",
+            "data.batch_size": 2,
+            "steps": 2,
+            "probe.clips": 2,
+            "probe.draws": 1,
+            "output": folder / "train_wan",
+        },
+    )
+    run(
+        commands["generate"],
+        {
+            "side_network": folder / "train_wan" / "side_network",
+            "sampling.steps": 2,
+            "output": folder / "wan.mp4",
+        },
+    )
+    assert read_video(folder / "wan.mp4").frames.shape == (13, 64, 64, 3)
+    small = {"batch_size": 1, "frames": 5, "repeats": 1, "json": folder / "step_wan.json"}
+    run(commands["benchmark"], small)
+    assert (folder / "step_wan.json").is_file()
+
+
+def test_python_example() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    script = example.replace(", poses\n", ", poses, num_inference_steps=2\n")
+    assert script != example
+    script += "\nassert video.shape == (1, 16, 64, 64, 3), video.shape"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_extract_poses(folder: Path) -> None:
@@ -143,3 +187,15 @@ def test_pretrain_and_train_detector(folder: Path) -> None:
         },
     )
     assert (folder / "keypoints" / "scores.json").is_file()
+    run(
+        readme_commands("wan")["pretrain_wan"],
+        {
+            **figures,
+            "output": folder / "pretrain_wan",
+            "vae.image_steps": 1,
+            "vae.video_steps": 1,
+            "transformer.image_steps": 1,
+            "transformer.video_steps": 1,
+        },
+    )
+    assert (folder / "pretrain_wan" / "backbone" / "README.md").is_file()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
-from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.side_networks.unet import UNetSideNetwork
 
 TEXT_WIDTH = 32
 TOKENS = 12
@@ -117,7 +117,7 @@ def tiny_backbone(
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
     return AnimateDiffBackbone(
-        unet=tiny_unet(**unet_changes),
+        main_network=tiny_unet(**unet_changes),
         vae=tiny_vae(),
         text_encoder=tiny_text_encoder(tokenizer),
         tokenizer=tokenizer,
@@ -131,7 +131,7 @@ def animatediff_pipeline(backbone: AnimateDiffBackbone) -> AnimateDiffPipeline:
         vae=backbone.vae,
         text_encoder=backbone.text_encoder,
         tokenizer=backbone.tokenizer,
-        unet=backbone.unet,
+        unet=backbone.main_network,
         motion_adapter=MotionAdapter(
             block_out_channels=(8,), motion_norm_num_groups=4, motion_num_attention_heads=1
         ),
@@ -145,7 +145,7 @@ def tiny_checkpoint(folder: Path, backbone: AnimateDiffBackbone | None = None) -
     return folder
 
 
-def awakened(side: TemporalSideNetwork, seed: int = 1) -> TemporalSideNetwork:
+def awakened(side: UNetSideNetwork, seed: int = 1) -> UNetSideNetwork:
     """As after some training: its zero projections and pose encoder are no longer 0."""
     torch.manual_seed(seed)
     for conv in (*side.projections.values(), side.pose_encoder.conv_out):

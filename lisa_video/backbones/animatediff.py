@@ -5,76 +5,45 @@ Shapes: B batch, F frames, C latent channels, H W pixels, h w latent cells, L to
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
-from os import PathLike, fspath
-from pathlib import Path
-from typing import Any, get_args
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, ClassVar
 
-import diffusers
 import torch
-import transformers
-from diffusers import (
-    AutoencoderKL,
-    DiffusionPipeline,
-    MotionAdapter,
-    SchedulerMixin,
-    UNet2DConditionModel,
-    UNetMotionModel,
-)
+from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from einops import rearrange, repeat
-from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch import Tensor, nn
 from typing_extensions import Self
 
+from lisa_video.backbones.base import VideoBackbone
 from lisa_video.errors import UserError
-from lisa_video.injection import MID, InjectionPoint, SideResiduals, injection_points
-from lisa_video.loading import cast, check_source, first_line, libraries_silent, load_pretrained
-from lisa_video.predictions import PredictionType, shifted_time
+from lisa_video.injection import MID, InjectionPoint, SideResiduals, unet_points
+from lisa_video.loading import ComponentTable, first_line, load_components, load_pretrained
+from lisa_video.predictions import PredictionType
+from lisa_video.side_networks.base import SideNetwork, SideOutput
+from lisa_video.side_networks.unet import UNetSideNetwork
 
-# Per component: the library, the classes that model_index.json may name (None: any scheduler).
-COMPONENTS: dict[str, tuple[str, tuple[str, ...] | None]] = {
-    "unet": ("diffusers", ("UNetMotionModel", "UNet2DConditionModel")),
-    "vae": ("diffusers", ("AutoencoderKL",)),
-    "text_encoder": ("transformers", ("CLIPTextModel",)),
-    "tokenizer": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
-    "scheduler": ("diffusers", None),
-}
 FRAMES_AT_ONCE = 16  # through the VAE, which sees single images
 
 
-class AnimateDiffBackbone:
+class AnimateDiffBackbone(VideoBackbone):
     """A frozen motion UNet with its VAE, text encoder, tokenizer and noise schedule.
-
-    The parts are unmodified objects of diffusers and transformers; they are put in eval mode and
-    none of their parameters asks for a gradient. `prediction_type` is what the scheduler says the
-    UNet predicts, `injection_points` are the places where residuals can be added, by name.
 
     Raises UserError where the parts are no AnimateDiff checkpoint that can be steered: a schedule
     without `alphas_cumprod`, a prediction type other than epsilon, v_prediction or sample, a UNet
     that needs more than latents and text (SDXL, PIA), or no `UNetMotionModel`.
     """
 
-    def __init__(
-        self,
-        unet: UNetMotionModel,
-        vae: AutoencoderKL,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
-        scheduler: SchedulerMixin,
-    ) -> None:
-        _check_unet(unet, vae)
-        self.unet, self.vae = unet, vae
-        self.text_encoder, self.tokenizer, self.scheduler = text_encoder, tokenizer, scheduler
-        self.prediction_type = _prediction_type(scheduler)
-        self.injection_points: dict[str, InjectionPoint] = injection_points(unet.config)
-        for module in (unet, vae, text_encoder):
-            module.eval().requires_grad_(False)
-        # In float64, since 1 - alphas_cumprod loses digits where it is small.
-        alphas = scheduler.alphas_cumprod.double()
-        self._signal, self._noise = alphas.sqrt().float(), (1 - alphas).sqrt().float()
-        self._fingerprint: str | None = None
+    kind: ClassVar[str] = "animatediff"
+    components: ClassVar[ComponentTable] = {
+        "unet": ("diffusers", ("UNetMotionModel", "UNet2DConditionModel")),
+        "vae": ("diffusers", ("AutoencoderKL",)),
+        "text_encoder": ("transformers", ("CLIPTextModel",)),
+        "tokenizer": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
+        "scheduler": ("diffusers", None),
+    }
+    prediction_types: ClassVar[tuple[PredictionType, ...]] = ("epsilon", "v_prediction", "sample")
+    side_network_class: ClassVar[type[SideNetwork]] = UNetSideNetwork
 
     @classmethod
     def from_pretrained(
@@ -92,91 +61,58 @@ class AnimateDiffBackbone:
         `path` holds an AnimateDiff checkpoint (its UNet is a `UNetMotionModel`), or a Stable
         Diffusion 1.5 one, into whose UNet `motion_adapter`, again a folder or hub name, is then
         built. `beta_schedule` replaces the scheduler's: the released motion adapters were trained
-        with "linear", Stable Diffusion with "scaled_linear". `revision` is a branch, tag or commit
-        of `path` on the hub, `local_files_only` never asks the hub.
-
-        Raises UserError where there is nothing loadable, or a component is missing or of another
-        class than AnimateDiff's.
+        with "linear", Stable Diffusion with "scaled_linear". The others are those of the base.
         """
         hub = {"revision": revision, "local_files_only": local_files_only}
-        index = _model_index(path, hub)
-        parts = {name: _load_component(path, name, index.get(name), hub) for name in COMPONENTS}
-        if isinstance(parts["unet"], UNet2DConditionModel):
-            parts["unet"] = _with_motion(path, parts["unet"], motion_adapter, local_files_only)
+        unet, vae, text_encoder, tokenizer, scheduler = load_components(path, cls.components, hub)
+        if isinstance(unet, UNet2DConditionModel):
+            unet = _with_motion(path, unet, motion_adapter, local_files_only)
         if beta_schedule is not None:
-            scheduler = parts["scheduler"]
-            parts["scheduler"] = scheduler.from_config(
-                scheduler.config, beta_schedule=beta_schedule
+            scheduler = scheduler.from_config(scheduler.config, beta_schedule=beta_schedule)
+        return cls(unet, vae, text_encoder, tokenizer, scheduler).to(dtype=dtype)
+
+    def _check_parts(self) -> None:
+        unet, vae = self.main_network, self.vae
+        if not isinstance(unet, UNetMotionModel):
+            raise UserError(f"unet is a {type(unet).__name__}, AnimateDiff needs a UNetMotionModel")
+        if unet.config.addition_embed_type is not None:
+            raise UserError(
+                "this UNet wants added embeddings (SDXL): only Stable Diffusion 1.x fits"
             )
-        return cls(**parts).to(dtype=dtype)
+        if unet.config.in_channels != vae.config.latent_channels:
+            raise UserError(
+                f"the UNet takes {unet.config.in_channels} channels and the VAE makes "
+                f"{vae.config.latent_channels}: they are not of one checkpoint, or of another method"
+            )
+
+    def _all_points(self) -> Mapping[str, InjectionPoint]:
+        return unet_points(self.main_network.config)
 
     # What it is.
 
     @property
     def latent_channels(self) -> int:
-        """C."""
-        return int(self.unet.config.in_channels)
+        return int(self.main_network.config.in_channels)
 
     @property
     def vae_scale_factor(self) -> int:
-        """Pixels per latent cell along each axis, a power of 2."""
         return 1 << len(self.vae.config.block_out_channels) - 1
 
     @property
     def frame_size(self) -> tuple[int, int]:
-        """Width and height in pixels of the video that the UNet was trained on."""
-        size = self.unet.config.sample_size
+        size = self.main_network.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return width * self.vae_scale_factor, height * self.vae_scale_factor
 
     @property
     def max_frames(self) -> int:
         """Most frames that the motion modules can attend to at once."""
-        return int(self.unet.config.motion_max_seq_length)
-
-    @property
-    def num_timesteps(self) -> int:
-        """Timesteps run from 0 to this, exclusive."""
-        return len(self._signal)
-
-    @property
-    def device(self) -> torch.device:
-        return self.unet.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.unet.dtype
-
-    def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Self:
-        """Move and cast every part, and return self. The fingerprint stays that before the cast."""
-        if dtype not in (None, self.dtype):
-            self._fingerprint = self.fingerprint()
-        for module in (self.unet, self.vae, self.text_encoder):
-            cast(module, dtype)
-            module.to(device=device)
-        return self
-
-    def fingerprint(self) -> str:
-        """sha256 over the UNet's configuration and float32 weights; side networks remember it."""
-        if self._fingerprint is None:
-            config = json.dumps(_settings_beside_defaults(self.unet), sort_keys=True)
-            digest = hashlib.sha256(config.encode())
-            for name, weights in sorted(self.unet.state_dict().items()):
-                digest.update(name.encode())
-                digest.update(weights.float().cpu().contiguous().numpy().data)
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
+        return int(self.main_network.config.motion_max_seq_length)
 
     # Pixels, latents and text.
 
     @torch.no_grad()
     def encode_video(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Pixels (B, F, 3, H, W) in [-1, 1] -> scaled latents (B, C, F, h, w).
-
-        The posterior is sampled with `generator`; without one its mode is taken.
-        """
         images = rearrange(pixels, "b f c h w -> (b f) c h w").to(self.vae.device, self.vae.dtype)
         posteriors = [self.vae.encode(some).latent_dist for some in images.split(FRAMES_AT_ONCE)]
         latents = torch.cat(
@@ -187,7 +123,6 @@ class AnimateDiffBackbone:
 
     @torch.no_grad()
     def decode_video(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, C, F, h, w) -> float32 pixels (B, F, 3, H, W) in [-1, 1]."""
         images = rearrange(latents, "b c f h w -> (b f) c h w").to(self.vae.dtype)
         images = images / self.vae.config.scaling_factor
         pixels = torch.cat(
@@ -197,7 +132,6 @@ class AnimateDiffBackbone:
 
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
-        """Prompts -> (B, L, D), L the tokenizer's length: shorter ones padded, longer ones cut."""
         tokens = self.tokenizer(
             prompts,
             padding="max_length",
@@ -212,29 +146,6 @@ class AnimateDiffBackbone:
         text: Tensor = states.last_hidden_state
         return text
 
-    # Noise.
-
-    def signal_and_noise(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """a and s of x_t = a x_0 + s n at timesteps (B,): two float32 tensors (B, 1, 1, 1, 1)."""
-        a, s = (table.to(timesteps.device)[timesteps] for table in (self._signal, self._noise))
-        return rearrange(a, "b -> b 1 1 1 1"), rearrange(s, "b -> b 1 1 1 1")
-
-    def sample_timesteps(
-        self, batch: int, generator: torch.Generator | None = None, shift: float = 1.0
-    ) -> Tensor:
-        """Draw timesteps (B,), long, on the backbone's device.
-
-        Uniform at shift 1, towards high noise above, see `predictions.shifted_time`.
-        """
-        device = None if generator is None else generator.device
-        uniform = torch.rand(batch, generator=generator, device=device, dtype=torch.float64)
-        timesteps = (
-            (shifted_time(uniform, shift) * self.num_timesteps)
-            .long()
-            .clamp(max=self.num_timesteps - 1)
-        )
-        return timesteps.to(self.device)
-
     # Predictions.
 
     def predict(
@@ -244,12 +155,7 @@ class AnimateDiffBackbone:
         text: Tensor,
         residuals: SideResiduals | None = None,
     ) -> Tensor:
-        """One forward of the unmodified UNet: (B, C, F, h, w) in its own parametrisation.
-
-        `noisy` (B, C, F, h, w), `timesteps` (B,), `text` (B, L, D). `residuals` are what the side
-        network adds; None gives the prior prediction.
-        """
-        prediction: Tensor = self.unet(
+        prediction: Tensor = self.main_network(
             noisy,
             timesteps,
             repeat(text, "b l d -> (b f) l d", f=noisy.shape[2]),
@@ -261,13 +167,11 @@ class AnimateDiffBackbone:
     def predict_with_prior(
         self, noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
     ) -> tuple[Tensor, Tensor]:
-        """Controlled and prior prediction, both (B, C, F, h, w), from one pass of the encoder.
+        """As the base has it, from one pass of the encoder, for which no graph is kept.
 
         Control enters a UNet at the skips and after the middle only, so that everything before is
-        the same with and without it. The prior is an unmodified forward without gradient; the up
-        blocks then run again on the arguments that they were called with, residuals added. This is
-        exact: equal to `predict` with and without residuals. Gradients flow into the residuals of
-        the controlled prediction, and no graph is kept for the encoder. Arguments as `predict`.
+        the same with and without it. The prior is an unmodified forward; the up blocks then run
+        again on the arguments that they were called with, residuals added.
         """
         assert residuals.points.keys() <= self.injection_points.keys(), residuals.points.keys()
         calls: list[dict[str, Any]] = []
@@ -277,7 +181,7 @@ class AnimateDiffBackbone:
 
         hooks = [
             block.register_forward_pre_hook(record, with_kwargs=True)
-            for block in self.unet.up_blocks
+            for block in self.main_network.up_blocks
         ]
         try:
             with torch.no_grad():
@@ -288,9 +192,20 @@ class AnimateDiffBackbone:
         controlled = self._rerun_up_blocks(calls, residuals)
         return rearrange(controlled, "(b f) c h w -> b c f h w", f=noisy.shape[2]), prior
 
+    def side_output(
+        self,
+        side_network: nn.Module,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        pose_frames: Tensor,
+    ) -> SideOutput:
+        output: SideOutput = side_network(noisy, timesteps, text.to(noisy.dtype), pose_frames)
+        return output
+
     def _rerun_up_blocks(self, calls: list[dict[str, Any]], residuals: SideResiduals) -> Tensor:
         """The UNet after its middle block, on recorded arguments plus residuals: (B*F, C, h, w)."""
-        unet = self.unet
+        unet = self.main_network
         skips = [skip for call in reversed(calls) for skip in call["res_hidden_states_tuple"]]
         skips = [_plus(skip, residuals, f"down_{index}") for index, skip in enumerate(skips)]
         hidden = _plus(calls[0]["hidden_states"], residuals, MID)
@@ -320,84 +235,6 @@ class AnimateDiffBackbone:
 
 def _plus(activation: Tensor, residuals: SideResiduals, name: str) -> Tensor:
     return activation + residuals.points[name] if name in residuals.points else activation
-
-
-def _settings_beside_defaults(unet: UNetMotionModel) -> dict[str, Any]:
-    """The configuration without defaults, so that a setting new in diffusers changes nothing."""
-    parameters = inspect.signature(UNetMotionModel.__init__).parameters
-    settings = {name: unet.config[name] for name in parameters if name in unet.config}
-    return {
-        name: value
-        for name, value in settings.items()
-        if json.dumps(value) != json.dumps(parameters[name].default)
-    }
-
-
-# Checks of the parts.
-
-
-def _prediction_type(scheduler: SchedulerMixin) -> PredictionType:
-    if not hasattr(scheduler, "alphas_cumprod"):
-        raise UserError(
-            f"scheduler {type(scheduler).__name__} has no noise schedule (alphas_cumprod): "
-            "AnimateDiff needs a diffusion scheduler such as DDIMScheduler"
-        )
-    name = scheduler.config.get("prediction_type", "epsilon")
-    for kind in get_args(PredictionType):
-        if kind == name and kind != "flow":
-            return kind
-    raise UserError(
-        f"scheduler: prediction_type '{name}' is not one of epsilon, v_prediction and sample"
-    )
-
-
-def _check_unet(unet: UNetMotionModel, vae: AutoencoderKL) -> None:
-    if not isinstance(unet, UNetMotionModel):
-        raise UserError(f"unet is a {type(unet).__name__}, AnimateDiff needs a UNetMotionModel")
-    if unet.config.addition_embed_type is not None:
-        raise UserError("this UNet wants added embeddings (SDXL): only Stable Diffusion 1.x fits")
-    if unet.config.in_channels != vae.config.latent_channels:
-        raise UserError(
-            f"the UNet takes {unet.config.in_channels} channels and the VAE makes "
-            f"{vae.config.latent_channels}: they are not of one checkpoint, or of another method"
-        )
-
-
-# Loading.
-
-
-def _model_index(path: str | PathLike[str], hub: dict[str, Any]) -> dict[str, Any]:
-    check_source(path)
-    if Path(path).is_dir() and not (Path(path) / "model_index.json").is_file():
-        raise UserError(f"{path}: not a diffusers checkpoint, model_index.json is missing")
-    try:
-        with libraries_silent():
-            return dict(DiffusionPipeline.load_config(fspath(path), **hub))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no checkpoint there: {first_line(error)}") from None
-
-
-def _load_component(
-    path: str | PathLike[str], name: str, entry: list[str] | None, hub: dict[str, Any]
-) -> Any:
-    """One part, by the class that model_index.json names if that is one of `COMPONENTS`."""
-    if not entry or None in entry:
-        raise UserError(f"{path}: model_index.json has no {name}")
-    library, classes = COMPONENTS[name]
-    class_name = entry[1]
-    modules = {"diffusers": diffusers, "transformers": transformers}
-    loader = getattr(modules[library], class_name, None) if entry[0] == library else None
-    fits = class_name in classes if classes else _is_scheduler(loader)
-    if loader is None or not fits:
-        expected = " or ".join(classes) if classes else "a diffusers scheduler"
-        raise UserError(f"{path}: {name} is {entry[0]}.{class_name}, expected {expected}")
-    if Path(path).is_dir() and not (Path(path) / name).is_dir():
-        raise UserError(f"{path}: folder {name}/ is missing")
-    return load_pretrained(loader, path, subfolder=name, **hub)
-
-
-def _is_scheduler(loader: object) -> bool:
-    return isinstance(loader, type) and issubclass(loader, SchedulerMixin)
 
 
 def _with_motion(

@@ -19,6 +19,8 @@ class StepBenchmarkConfig:
 
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(EMBEDDED_BACKBONE))
     """The frozen main network."""
+    injection: list[str | int] | dict[str, int] | Literal["all"] = "all"
+    """Injection points with a zero projection, as side_network.injection of a training."""
     tap: str = "down_5"
     """Injection point whose feature the LISA decoder reads."""
     batch_size: int = 8

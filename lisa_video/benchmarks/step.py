@@ -11,6 +11,7 @@ Shapes: B batch, F frames, C latent channels, H W pixels, h w latent cells.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +20,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.backbones.base import VideoBackbone
 from lisa_video.benchmarks.config import StepBenchmarkConfig
 from lisa_video.benchmarks.measure import in_fresh_processes, interleaved_medians, peak_memory_mb
-from lisa_video.decoder import LisaDecoder
+from lisa_video.decoder import new_decoder
 from lisa_video.errors import UserError
-from lisa_video.injection import SideResiduals
+from lisa_video.injection import SideResiduals, chosen_points
 from lisa_video.reports import check_new_file, format_table, package_versions, write_json
-from lisa_video.side_network import TemporalSideNetwork
 from lisa_video.training.losses import (
     Conditions,
     LisaObjective,
@@ -69,16 +69,20 @@ class StepCosts:
         }
 
 
-class TwoForwardsBackbone(AnimateDiffBackbone):
-    """Makes the prior prediction by a second full forward: the baseline of the shared pass."""
+def with_two_forwards(backbone: VideoBackbone) -> VideoBackbone:
+    """A twin on the same models that makes the prior by a second full forward: the baseline."""
 
     def predict_with_prior(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
+        noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
     ) -> tuple[Tensor, Tensor]:
-        controlled = self.predict(noisy, timesteps, text, residuals)
+        controlled = backbone.predict(noisy, timesteps, text, residuals)
         with torch.no_grad():
-            prior = self.predict(noisy, timesteps, text)
+            prior = backbone.predict(noisy, timesteps, text)
         return controlled, prior
+
+    twin = copy.copy(backbone)
+    twin.predict_with_prior = predict_with_prior  # type: ignore[method-assign]
+    return twin
 
 
 def check(config: StepBenchmarkConfig) -> None:
@@ -88,14 +92,11 @@ def check(config: StepBenchmarkConfig) -> None:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: torch finds no CUDA device here; use cpu or auto")
     backbone = _load(config)
-    if config.tap not in backbone.injection_points:
-        known = ", ".join(backbone.injection_points)
-        raise UserError(f"tap={config.tap}: the injection points of this backbone are {known}")
-    if config.frames > backbone.max_frames:
-        raise UserError(f"frames={config.frames}: the backbone takes at most {backbone.max_frames}")
-    factor = backbone.vae_scale_factor
-    if min(config.size) < 1 or any(side % factor for side in config.size):
-        raise UserError(f"size={list(config.size)}: both must be multiples of {factor}")
+    backbone.check_frames(config.frames)
+    backbone.check_size(config.size)
+    names = chosen_points(config.injection, backbone.injection_points)
+    if config.tap not in names:
+        raise UserError(f"tap={config.tap}: must be one of the injected points {', '.join(names)}")
 
 
 def run(config: StepBenchmarkConfig) -> None:
@@ -137,27 +138,22 @@ def measure_peak_mb(config: StepBenchmarkConfig, variant: Variant) -> float:
 
 
 def build_step(
-    config: StepBenchmarkConfig, backbone: AnimateDiffBackbone, variant: Variant
+    config: StepBenchmarkConfig, backbone: VideoBackbone, variant: Variant
 ) -> Callable[[], LossTerms]:
     """One training step of a side network of its own, on inputs that depend on the seed alone."""
-    side_network = TemporalSideNetwork.from_backbone(
-        backbone, taps=[config.tap] if variant != "plain" else [], seed=config.seed
+    side_network = backbone.new_side_network(
+        injection=config.injection,
+        taps=[config.tap] if variant != "plain" else [],
+        seed=config.seed,
     )
     trained = list(side_network.parameters())
     lisa = None
     if variant != "plain":
-        point = backbone.injection_points[config.tap]
-        decoder = LisaDecoder(point.channels, backbone.latent_channels, point.halvings)
+        decoder = new_decoder(side_network.tap_points[config.tap], backbone.latent_channels)
         lisa = LisaObjective(decoder.to(backbone.device), config.tap, weight=0.2)
         trained += decoder.parameters()
     if variant == "lisa_two_forwards":
-        backbone = TwoForwardsBackbone(
-            backbone.unet,
-            backbone.vae,
-            backbone.text_encoder,
-            backbone.tokenizer,
-            backbone.scheduler,
-        )
+        backbone = with_two_forwards(backbone)
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
     noised, conditions = _inputs(config, backbone)
 
@@ -192,14 +188,15 @@ def format_costs(costs: StepCosts) -> str:
 
 
 def _inputs(
-    config: StepBenchmarkConfig, backbone: AnimateDiffBackbone
+    config: StepBenchmarkConfig, backbone: VideoBackbone
 ) -> tuple[NoisedLatents, Conditions]:
     generator = torch.Generator().manual_seed(config.seed)
     batch, frames, (width, height) = config.batch_size, config.frames, config.size
     factor, device = backbone.vae_scale_factor, backbone.device
+    latent_frames = backbone.latent_frames(frames)
     latents, noise = (
         torch.randn(
-            (batch, backbone.latent_channels, frames, height // factor, width // factor),
+            (batch, backbone.latent_channels, latent_frames, height // factor, width // factor),
             generator=generator,
         ).to(device)
         for _ in range(2)
@@ -208,13 +205,13 @@ def _inputs(
     conditions = Conditions(
         text=backbone.encode_text(["a person walks"] * batch),
         pose_frames=poses.to(device),
-        frame_weights=torch.ones(batch, frames, device=device),
+        frame_weights=torch.ones(batch, latent_frames, device=device),
     )
     timesteps = backbone.sample_timesteps(batch, generator)
     return noise_latents(backbone, latents, noise, timesteps), conditions
 
 
-def _load(config: StepBenchmarkConfig) -> AnimateDiffBackbone:
+def _load(config: StepBenchmarkConfig) -> VideoBackbone:
     return open_backbone(config.backbone).to(_device(config))
 
 

@@ -61,6 +61,26 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True)
+class FvdConfig:
+    """FVD of what the finished arms generate against the held-out clips themselves."""
+
+    clips: int = 0
+    """Held-out clips, the first of the validation split; 0 leaves FVD out."""
+    frames: int = 9
+    """Frames per clip, which need not be those of training; I3D wants at least 9."""
+    preset: str = "stylegan-v"
+    """Protocol, written beside every value."""
+    network: str = "i3d"
+    """i3d, fetched once, or a network's file or folder as evaluate.py takes it."""
+
+    def __post_init__(self) -> None:
+        if self.clips < 0 or self.clips == 1:
+            raise UserError(f"fvd.clips={self.clips}: give at least 2, or 0 for no FVD")
+        if self.frames < 1:
+            raise UserError(f"fvd.frames={self.frames}: must be at least 1")
+
+
+@dataclass(frozen=True)
 class CompareConfig:
     """Train both objectives from the same starts, seeds and data order, and compare them."""
 
@@ -71,6 +91,7 @@ class CompareConfig:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     """Seeds, each for every arm."""
     score: ScoreConfig = field(default_factory=ScoreConfig)
+    fvd: FvdConfig = field(default_factory=FvdConfig)
     breakthrough_fraction: float = 0.5
     """An arm breaks through where its adherence gap passes this share of the final plain gap."""
     threads: int = 0

@@ -87,11 +87,11 @@ def report_text(comparison: Comparison) -> str:
 initial weights, data order, noise and timesteps for both objectives. {config.score.clips} held-out clips, scored by the detector
 "{comparison.ceiling.detector}", whose own score on the true clips is PCK@0.1 {ceiling["pck@0.1"]:.3f}, PCK@0.2 {ceiling["pck@0.2"]:.3f}.
 
-| objective | PCK@0.1 | PCK@0.2 | keypoint distance | adherence gap | s per step | steps to plain's final PCK@0.1 |
-| --- | --- | --- | --- | --- | --- | --- |
+| objective | PCK@0.1 | PCK@0.2 | keypoint distance | adherence gap | {comparison.fvd_name} | s per step | steps to plain's final PCK@0.1 |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
-{verdict(plain, lisa)}
+{_protocol(comparison)}{verdict(plain, lisa)}
 
 ![curves](curves.png)
 
@@ -120,11 +120,23 @@ def verdict(plain: SettingSummary, lisa: SettingSummary) -> str:
     )
 
 
+def _protocol(comparison: Comparison) -> str:
+    protocol = comparison.fvd_protocol
+    if protocol is None:
+        return ""
+    return (
+        f"{comparison.fvd_name}: preset {protocol['preset']}, {protocol['clips']} held-out clips of "
+        f"{protocol['frames']} frames against as many generated, mean over seeds; so few clips bias "
+        "it upward, so compare it within this table only.\n\n"
+    )
+
+
 def _row(label: str, summary: SettingSummary) -> str:
     final = summary.final
     return (
         f"| {label} ({summary.setting.name}) | {final['pck@0.1']:.3f} | {final['pck@0.2']:.3f} | "
         f"{final['keypoint_distance']:.4f} | {final['adherence_gap']:.4f} | "
+        f"{'not measured' if summary.fvd is None else f'{summary.fvd:.1f}'} | "
         f"{summary.step_s:.3f} | {_steps(summary.steps_to_equal_pck)} |"
     )
 

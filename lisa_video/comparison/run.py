@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from lisa_video.comparison.analysis import (
     Curve,
@@ -18,7 +19,14 @@ from lisa_video.comparison.analysis import (
     mean_curve,
 )
 from lisa_video.comparison.arms import METRICS, ArmCurves, run_arm
-from lisa_video.comparison.config import CompareConfig, Setting, arm_config, settings
+from lisa_video.comparison.config import (
+    CompareConfig,
+    Setting,
+    arm_config,
+    arm_folder,
+    settings,
+)
+from lisa_video.comparison.fidelity import FidelityScorer
 from lisa_video.comparison.scoring import HeldOutClips
 from lisa_video.evaluation import PoseScores
 from lisa_video.reports import json_number, replace_text
@@ -38,6 +46,7 @@ class SettingSummary:
         arms: one per seed, in the order of the seeds.
         curves: metric, "adherence_gap", "held_out_loss", "explained" and "alignment_ratio" -> mean curve with interval.
         final: each metric and the adherence gap at the last step, mean over seeds.
+        fvd: mean over seeds of what the finished arms generate; None where it was not asked for.
         steps_to_equal_pck: step at which the mean PCK curve reaches the final PCK of the best plain setting.
         breakthrough: per seed, the first probed step whose gap passes the declared share of the final plain gap.
         step_s: mean over seeds of the median seconds of a training step.
@@ -47,6 +56,7 @@ class SettingSummary:
     arms: list[ArmCurves]
     curves: dict[str, list[CurvePoint]]
     final: dict[str, float]
+    fvd: float | None
     steps_to_equal_pck: float | None
     breakthrough: list[int | None]
     step_s: float
@@ -67,6 +77,7 @@ class SettingSummary:
             "tap": self.setting.tap,
             "decoder_lr_scale": self.setting.decoder_lr_scale,
             **{name: json_number(value) for name, value in self.final.items()},
+            "fvd": self.fvd,
             "step_s": self.step_s,
             "steps_to_equal_pck": self.steps_to_equal_pck,
             "seconds_to_equal_pck": self.seconds_to_equal_pck,
@@ -93,6 +104,10 @@ class Comparison:
     config: CompareConfig
     grid: list[SettingSummary]
     ceiling: PoseScores
+    fvd_name: str = "FVD"
+    """That of the network that was used."""
+    fvd_protocol: dict[str, str | int] | None = None
+    """None where FVD was not asked for."""
 
     def best(self, objective: Objective) -> SettingSummary:
         """The setting with the highest final PCK@0.1; the same rule for both objectives."""
@@ -112,6 +127,8 @@ class Comparison:
             "detector": self.ceiling.detector,
             "seeds": self.config.seeds,
             "score_clips": self.config.score.clips,
+            "fvd_name": self.fvd_name,
+            "fvd_protocol": self.fvd_protocol,
             "breakthrough_fraction": self.config.breakthrough_fraction,
             "grid": [point.to_json() for point in self.grid],
         }
@@ -123,6 +140,8 @@ def check_comparison(config: CompareConfig) -> None:
     for setting in (points[0], points[-1]):
         check_training(arm_config(config, setting, config.seeds[0]))
     HeldOutClips.from_config(config)
+    if config.fvd.clips:
+        HeldOutClips.from_config(config, count=config.fvd.clips, frames=config.fvd.frames)
 
 
 def compare(config: CompareConfig) -> Comparison:
@@ -138,10 +157,23 @@ def compare(config: CompareConfig) -> Comparison:
     for seed in config.seeds:
         for setting, done in arms.items():
             done.append(run_arm(config, setting, seed, encoder, held_out))
-    return Comparison(config, summarise(config, arms), held_out.ceiling())
+    if not config.fvd.clips:
+        return Comparison(config, summarise(config, arms, {}), held_out.ceiling())
+    scorer = FidelityScorer(config, backbone)
+    distances = {
+        setting: mean(
+            scorer.measure(arm_folder(training.output, setting, seed)).value
+            for seed in config.seeds
+        )
+        for setting in tqdm(arms, desc=scorer.name, unit="setting")
+    }
+    grid = summarise(config, arms, distances)
+    return Comparison(config, grid, held_out.ceiling(), scorer.name, scorer.protocol)
 
 
-def summarise(config: CompareConfig, arms: dict[Setting, list[ArmCurves]]) -> list[SettingSummary]:
+def summarise(
+    config: CompareConfig, arms: dict[Setting, list[ArmCurves]], fvd: dict[Setting, float]
+) -> list[SettingSummary]:
     """Mean curves, breakthrough steps and steps to equal PCK of every setting."""
     curves = {setting: _mean_curves(done) for setting, done in arms.items()}
     plain = [setting for setting in arms if setting.objective == "plain"]
@@ -154,6 +186,7 @@ def summarise(config: CompareConfig, arms: dict[Setting, list[ArmCurves]]) -> li
             arms=done,
             curves=curves[setting],
             final={name: curves[setting][name][-1].mean for name in (*METRICS, "adherence_gap")},
+            fvd=fvd.get(setting),
             steps_to_equal_pck=first_reaching(
                 [(point.step, point.mean) for point in curves[setting][MAIN_METRIC]], goal
             ),

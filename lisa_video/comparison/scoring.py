@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.backbones.base import VideoBackbone
 from lisa_video.comparison.config import CompareConfig
 from lisa_video.dataset import Clip, ClipDataset, collate
 from lisa_video.detectors import build_detector
@@ -18,7 +18,7 @@ from lisa_video.detectors.base import PoseDetector
 from lisa_video.errors import UserError
 from lisa_video.evaluation import PoseScores, score_clips
 from lisa_video.pipeline import PoseToVideoPipeline
-from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.side_networks.base import SideNetwork
 
 
 @dataclass(frozen=True)
@@ -29,27 +29,30 @@ class HeldOutClips:
     detector: PoseDetector
 
     @classmethod
-    def from_config(cls, config: CompareConfig) -> HeldOutClips:
-        """The first clips of the validation split.
+    def from_config(
+        cls, config: CompareConfig, *, count: int | None = None, frames: int | None = None
+    ) -> HeldOutClips:
+        """The first clips of the validation split: `score.clips` as long as those of training,
+        where nothing else is asked for.
 
         Raises:
-            UserError: it has fewer than `score.clips`, or the detector is unknown.
+            UserError: it has fewer, or the detector is unknown.
         """
-        data = config.training.data
+        data, count = config.training.data, count or config.score.clips
         dataset = ClipDataset(
             data.root,
             data.validation_split,
-            frames=data.frames,
+            frames=frames or data.frames,
             stride=data.stride,
             size=data.size,
             seed=config.score.seed,
         )
-        if len(dataset) < config.score.clips:
+        if len(dataset) < count:
             raise UserError(
-                f"{data.root}: split '{data.validation_split}' has {len(dataset)} clips, "
-                f"score.clips asks for {config.score.clips}"
+                f"{data.root}: split '{data.validation_split}' has {len(dataset)} clips, {count} "
+                "are to be scored"
             )
-        clips = [dataset[index] for index in range(config.score.clips)]
+        clips = [dataset[index] for index in range(count)]
         return cls(
             clips, build_detector(config.score.detector, weights=config.score.detector_weights)
         )
@@ -59,7 +62,7 @@ class HeldOutClips:
         return score_clips(((c.id, c.pixels, c.poses) for c in self.clips), self.detector)
 
     def generate(
-        self, backbone: AnimateDiffBackbone, side: TemporalSideNetwork, config: CompareConfig
+        self, backbone: VideoBackbone, side: SideNetwork, config: CompareConfig
     ) -> np.ndarray:
         """Clips for the held-out poses and captions: uint8 (N, F, H, W, 3)."""
         batch = collate(self.clips)

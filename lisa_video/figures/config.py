@@ -108,14 +108,19 @@ class WanVaeConfig:
     width_factors: list[int] = field(default_factory=lambda: [1, 2, 4])
     """Width of each level in terms of the first; all but the last halve resolution and, from the
     second frame on, frame rate."""
-    latent_channels: int = 8
+    latent_channels: int = 16
     """Channels of the latent."""
-    steps: int = 1800
-    """Optimizer steps."""
+    image_steps: int = 350
+    """First steps, on single frames: detail is learned there."""
+    video_steps: int = 700
+    """Further steps, on clips."""
+    images: int = 12
+    """Single frames per step."""
     batch_size: int = 2
     """Clips per step."""
-    frames: int = 9
-    """Frames per clip; the third chunk of 4 is treated as all later ones, so 9 are enough."""
+    frames: int = 13
+    """Frames per clip: the VAE remembers up to three latent frames, and only then are all of its
+    weights in use."""
     lr: float = 1.5e-3
     """Peak learning rate of AdamW; warm-up, then cosine to zero."""
     kl_weight: float = 1e-5
@@ -147,9 +152,9 @@ class WanTransformerConfig:
     """Lengths that captions are padded to; each step draws one. WanPipeline pads to 512."""
     frames: int = 13
     """Frames per training clip."""
-    image_steps: int = 600
+    image_steps: int = 400
     """First steps, on single latent frames: appearance and captions are learned there."""
-    video_steps: int = 3000
+    video_steps: int = 2000
     """Further steps, on clips."""
     batch_size: int = 8
     """Clips per step; single latent frames come as many as make the same number of tokens."""
@@ -176,10 +181,8 @@ class PretrainWanConfig:
     """Train the embedded Wan backbone on rendered figures, from nothing."""
 
     output: Path = Path("outputs/pretrain_wan")
-    """Folder of the run: checkpoints of each stage and the finished `backbone/`."""
-    rendered: Path = Path("outputs/pretrain")
-    """Folder with the frames that `pretrain.py` rendered; they are rendered there if absent."""
-    figures: FiguresConfig = field(default_factory=FiguresConfig)
+    """Folder of the run: rendered frames, checkpoints of each stage and the finished `backbone/`."""
+    figures: FiguresConfig = field(default_factory=lambda: FiguresConfig(clips=3000, fps=16.0))
     vae: WanVaeConfig = field(default_factory=WanVaeConfig)
     transformer: WanTransformerConfig = field(default_factory=WanTransformerConfig)
     seed: int = 0

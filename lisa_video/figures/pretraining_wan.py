@@ -24,7 +24,7 @@ from diffusers import (
 )
 from diffusers.training_utils import EMAModel
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
@@ -48,7 +48,7 @@ def pretrain_wan(config: PretrainWanConfig, motion_folder: Path) -> Path:
     """Run every stage that is not finished yet and return the folder of the checkpoint."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    figures = rendered_figures(config.figures, config.rendered, motion_folder)
+    figures = rendered_figures(config.figures, config.output, motion_folder)
     vae = train_vae(config, figures)
     tokenizer = train_tokenizer(figures.captions)
     return train_transformer(config, figures, vae, tokenizer)
@@ -71,6 +71,7 @@ def build_vae(config: WanVaeConfig) -> AutoencoderKLWan:
         scale_factor_temporal=4,
         scale_factor_spatial=4,
     )
+    _start_as_image_model(vae)
     # The posterior starts narrow: under unit noise the first hundreds of steps learn nothing.
     with torch.no_grad():
         vae.quant_conv.weight[channels:] = 0
@@ -78,44 +79,86 @@ def build_vae(config: WanVaeConfig) -> AutoencoderKLWan:
     return vae
 
 
-def train_vae(config: PretrainWanConfig, figures: FigureFrames) -> AutoencoderKLWan:
-    """Reconstruct clips, then note the latents' mean and deviation in the VAE's configuration.
+@torch.no_grad()
+def _start_as_image_model(vae: AutoencoderKLWan) -> None:
+    """Kaiming weights on the newest frame alone, and time resampling that averages and repeats.
 
-    The loss is that of the image VAE: squared error leads, see `pretraining.train_vae`.
+    From torch's own start, whose signal fades with every layer, a thousand steps reconstruct less
+    than a hundred do from here; and what single frames teach serves videos unchanged.
+    """
+    for module in vae.modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            nn.init.zeros_(module.weight)
+            newest = module.weight[:, :, -1] if module.weight.dim() == 5 else module.weight
+            newest.normal_(0, math.sqrt(2 / newest[0].numel()))
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+    for module in vae.modules():
+        if hasattr(module, "time_conv"):
+            weight = nn.init.zeros_(module.time_conv.weight)  # (channels out, in, 3, 1, 1)
+            same = rearrange(torch.eye(weight.shape[1]), "o i -> o i 1 1")
+            if len(weight) == len(same):
+                weight[:, :, -2:] = rearrange(same / 2, "o i h w -> o i 1 h w")
+            else:
+                weight[:, :, -1] = torch.cat([same, same])
+
+
+def train_vae(config: PretrainWanConfig, figures: FigureFrames) -> AutoencoderKLWan:
+    """Reconstruct frames, then clips, and note the latents' mean and deviation in the VAE's
+    configuration.
+
+    The loss is that of the image VAE: squared error leads, see `pretraining.train_vae`. Each of the
+    two has an optimizer of its own: weights of older frames have no gradient before the clips, and
+    would be thrown about by an Adam that has seen none.
     """
     settings = config.vae
     torch.manual_seed(config.seed)
     vae = build_vae(settings)
-    stage = Stage(
-        "vae",
-        config.output,
-        {"vae": vae},
-        lr=settings.lr,
-        steps=settings.steps,
-        checkpoint_minutes=config.checkpoint_minutes,
-    )
-    clips, length = figures.frames.shape[:2]
-    for step in stage.run():
-        generator = step_generator(config.seed, 1, step)
-        picks = torch.randint(clips, (settings.batch_size,), generator=generator)
-        starts = torch.randint(length - settings.frames + 1, picks.shape, generator=generator)
-        window = starts[:, None] + torch.arange(settings.frames)
-        pixels = _video(figures.frames[picks[:, None].numpy(), window.numpy()])
-        with torch.autocast("cpu", torch.bfloat16):
-            posterior = vae.encode(pixels).latent_dist
-            decoded = vae.decode(posterior.sample(generator)).sample.float()
-        squared, absolute = F.mse_loss(decoded, pixels), F.l1_loss(decoded, pixels)
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
-        loss = squared + 0.1 * absolute + settings.kl_weight * kl
-        stage.update(loss, squared=squared.item(), kl=kl.item())
+    _train_on_windows(config, vae, figures, "vae_images", 1, settings.images, settings.image_steps)
+    frames, batch = settings.frames, settings.batch_size
+    _train_on_windows(config, vae, figures, "vae", frames, batch, settings.video_steps)
     vae.eval().requires_grad_(False)
-    sample = figures.frames[:: max(1, clips // 64), : settings.frames]
+    sample = figures.frames[:: max(1, len(figures.frames) // 64), :frames]
     latents = torch.cat([_encode(vae, clip) for clip in sample])
     vae.register_to_config(
         latents_mean=latents.mean(dim=(0, 2, 3, 4)).tolist(),
         latents_std=latents.std(dim=(0, 2, 3, 4)).tolist(),
     )
     return vae
+
+
+def _train_on_windows(
+    config: PretrainWanConfig,
+    vae: AutoencoderKLWan,
+    figures: FigureFrames,
+    name: str,
+    frames: int,
+    batch: int,
+    steps: int,
+) -> None:
+    """One stage: `batch` windows of so many frames per step."""
+    stage = Stage(
+        name,
+        config.output,
+        {"vae": vae},
+        lr=config.vae.lr,
+        steps=steps,
+        checkpoint_minutes=config.checkpoint_minutes,
+    )
+    clips, length = figures.frames.shape[:2]
+    for step in stage.run():
+        generator = step_generator(config.seed, frames, step)
+        picks = torch.randint(clips, (batch,), generator=generator)
+        starts = torch.randint(length - frames + 1, (batch,), generator=generator)
+        window = starts[:, None] + torch.arange(frames)
+        pixels = _video(figures.frames[picks[:, None].numpy(), window.numpy()])
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = vae.encode(pixels).latent_dist
+            decoded = vae.decode(posterior.sample(generator)).sample.float()
+        squared, absolute = F.mse_loss(decoded, pixels), F.l1_loss(decoded, pixels)
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        loss = squared + 0.1 * absolute + config.vae.kl_weight * kl
+        stage.update(loss, squared=squared.item(), kl=kl.item())
 
 
 def _video(frames: np.ndarray) -> Tensor:
@@ -215,7 +258,7 @@ def train_transformer(
     settings = config.transformer
     latents = stored_tensor(
         config.output / "latents.pt",
-        lambda: _encode_all(vae, figures, settings.frames, step_generator(config.seed, 2, 0)),
+        lambda: _encode_all(vae, figures, settings.frames, step_generator(config.seed, 0, 0)),
     )
     torch.manual_seed(config.seed + 1)
     transformer = build_transformer(settings, config.vae.latent_channels)
@@ -240,7 +283,7 @@ def train_transformer(
         average.load_state_dict(stage.extra)
     transformer.train()
     for step in stage.run():
-        generator = step_generator(config.seed, 3, step)
+        generator = step_generator(config.seed, 2, step)
         clean, rows = _batch(latents, settings, step, generator)
         uniform = torch.rand(len(clean), generator=generator)
         u = rearrange(shifted_time(uniform, settings.timestep_shift), "b -> b 1 1 1 1")

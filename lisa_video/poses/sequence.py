@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class PoseSequence:
             raise UserError(f"{path}: cannot write this file: {error.strerror}") from None
 
     @classmethod
-    def load(cls, path: Path, *, require_people: bool = False) -> PoseSequence:
+    def load(cls, path: str | PathLike[str], *, require_people: bool = False) -> PoseSequence:
         """Read a file that `save` wrote.
 
         Args:
@@ -105,7 +106,7 @@ class PoseSequence:
             UserError: no such file, not a pose file, another format version, or bad content; the
                 message names the file, and the frame where it is about one.
         """
-        values = _read(path)
+        values = _read(Path(path))
         # Checked here, so that messages name the file and the type that it holds.
         _validate_metadata(values, str(path))
         validate_keypoints(values["keypoints"], str(path))

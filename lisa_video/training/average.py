@@ -6,18 +6,16 @@ import copy
 
 import torch
 
-from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.side_networks.base import SideNetwork
 
 
-def frozen_copy(network: TemporalSideNetwork) -> TemporalSideNetwork:
+def frozen_copy(network: SideNetwork) -> SideNetwork:
     """A copy in eval mode that asks for no gradient."""
     return copy.deepcopy(network).eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def update_average(
-    average: TemporalSideNetwork, network: TemporalSideNetwork, decay: float, step: int
-) -> None:
+def update_average(average: SideNetwork, network: SideNetwork, decay: float, step: int) -> None:
     """Let `average` take in the weights of `network` after optimizer step `step`, from 1.
 
     Early steps decay faster, by (1 + step) / (10 + step), so that the start is soon forgotten

@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from diffusers import ModelMixin
 
-from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.backbones.base import VideoBackbone
 from lisa_video.decoder import LisaDecoder
 from lisa_video.errors import UserError
 from lisa_video.loading import load_pretrained
-from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.side_networks.base import SideNetwork
 
 FOLDER = "checkpoints"
 STATE_FILE = "state.pt"
@@ -38,15 +38,15 @@ FORMAT_VERSION = 1
 class Networks:
     """The networks of a run, unwrapped."""
 
-    side_network: TemporalSideNetwork
+    side_network: SideNetwork
     """The trained weights themselves."""
-    average: TemporalSideNetwork | None
+    average: SideNetwork | None
     """Their average; None where none is kept."""
     decoder: LisaDecoder | None
     """None under the plain objective."""
 
     @property
-    def finished(self) -> TemporalSideNetwork:
+    def finished(self) -> SideNetwork:
         """What generation should use: the average where there is one."""
         return self.side_network if self.average is None else self.average
 
@@ -119,15 +119,13 @@ def load_state(checkpoint: Path) -> CheckpointState:
     raise UserError(f"{path}: checkpoint format {version}, this version reads {FORMAT_VERSION}")
 
 
-def load_trainable(
-    folder: Path, backbone: AnimateDiffBackbone, taps: Sequence[str]
-) -> TemporalSideNetwork:
+def load_trainable(folder: Path, backbone: VideoBackbone, taps: Sequence[str]) -> SideNetwork:
     """The side network saved in `folder`, on `backbone`'s device, handing out `taps`.
 
     Raises UserError where the folder holds none, where it was made for another backbone, or where
     it has no zero projection at one of `taps`.
     """
-    side: TemporalSideNetwork = _load(TemporalSideNetwork, folder, taps=list(taps))
+    side: SideNetwork = _load(backbone.side_network_class, folder, taps=list(taps))
     try:
         side.check_backbone(backbone)
     except UserError as error:
@@ -136,7 +134,7 @@ def load_trainable(
     return side.to(backbone.device)
 
 
-def load_decoder(folder: Path, backbone: AnimateDiffBackbone) -> LisaDecoder:
+def load_decoder(folder: Path, backbone: VideoBackbone) -> LisaDecoder:
     """The LISA decoder saved in `folder`, on `backbone`'s device; UserError where there is none."""
     decoder: LisaDecoder = _load(LisaDecoder, folder)
     decoder.train()

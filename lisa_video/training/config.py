@@ -20,15 +20,19 @@ class BackboneConfig:
     path: str
     """Folder or hub name of a diffusers checkpoint."""
     kind: str = "animatediff"
-    """Entry of the table of backbones."""
+    """Entry of the table of backbones: animatediff, wan or cogvideox."""
     motion_adapter: str | None = None
-    """Folder or hub name of the motion adapter, where `path` is a Stable Diffusion checkpoint."""
+    """AnimateDiff: folder or hub name of the motion adapter, where `path` is Stable Diffusion's."""
     beta_schedule: str | None = None
-    """Replaces the scheduler's; released motion adapters were trained with "linear"."""
+    """AnimateDiff: replaces the scheduler's; released motion adapters were trained with "linear"."""
+    text_tokens: int | None = None
+    """Wan, CogVideoX: length that prompts are padded to; null: as diffusers pads (512, 226)."""
 
     def __post_init__(self) -> None:
         if not self.path:
             raise UserError("backbone.path is empty: give a folder or a hub name")
+        if self.text_tokens is not None:
+            _at_least(1, "backbone", text_tokens=self.text_tokens)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class DataConfig:
     validation_split: str = "validation"
     """Split of the adherence probe."""
     frames: int = 8
-    """Frames per training clip."""
+    """Frames per training clip; 1 + 4k for Wan and CogVideoX."""
     stride: int = 1
     """Video frames from one training frame to the next."""
     size: tuple[int, int] = (64, 64)
@@ -67,17 +71,26 @@ class DataConfig:
 class SideNetworkConfig:
     """The trained network."""
 
-    injection: list[str] | Literal["all"] = "all"
-    """Injection points with a zero projection, such as [down_5, mid]; or all."""
+    injection: list[str | int] | dict[str, int] | Literal["all"] = "all"
+    """Injection points with a zero projection: names such as [down_5, mid] or indices such as
+    [0, 3, 6], {stride: k} for every k-th from the first, {even: n} for the last of each of n equal
+    groups, or all."""
+    hidden_size: int | None = None
+    """Wan, CogVideoX: width of the copied blocks, whole attention heads; null: the backbone's."""
     pose_init: Literal["zero", "normal"] = "zero"
     """Start of the pose encoder: zero as in ControlNet, or normal: poses are seen at once."""
     init_from: Path | None = None
-    """Folder of a side network of this backbone to start from, instead of a copy of the encoder;
-    `injection` and `pose_init` are then that network's."""
+    """Folder of a side network of this backbone to start from, instead of a copy of the backbone;
+    the settings above are then that network's."""
+    controlnet: str | None = None
+    """AnimateDiff: folder or hub name of a diffusers ControlNet whose weights are taken over where
+    they fit; the motion modules stay the backbone's."""
 
     def __post_init__(self) -> None:
         if not self.injection:
             raise UserError("side_network.injection is empty: name injection points, or 'all'")
+        if self.init_from is not None and self.controlnet is not None:
+            raise UserError("side_network: give either init_from or controlnet")
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,7 @@ class AlignmentConfig:
     weight: float = 0.2
     """lambda: weight of the alignment loss beside the main loss."""
     tap: str = "down_5"
-    """Injection point whose feature the LISA decoder reads."""
+    """Injection point whose feature the LISA decoder reads, such as down_5 or block_3."""
     frame_weighting: bool = True
     """Weigh each frame by the confidence of its keypoints."""
     decoder_lr_scale: float = 1.0
@@ -219,10 +232,11 @@ class TrainConfig:
             if not 0 <= share <= 1:
                 raise UserError(f"{name}={share}: a share lies in [0, 1]")
         injection = self.side_network.injection
-        if self.objective == "lisa" and injection != "all" and self.alignment.tap not in injection:
+        named = isinstance(injection, list) and all(isinstance(name, str) for name in injection)
+        if self.objective == "lisa" and named and self.alignment.tap not in injection:
             raise UserError(
                 f"alignment.tap={self.alignment.tap}: the feature must be that of an injection "
-                f"point, and side_network.injection has only {', '.join(injection)}"
+                f"point, and side_network.injection has only {', '.join(map(str, injection))}"
             )
 
 

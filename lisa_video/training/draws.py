@@ -5,7 +5,7 @@ accumulated passes and processes. Its draws depend on (seed, position) alone. So
 for both objectives, after a resume, and however a step's clips are spread over passes and
 processes.
 
-Shapes: B batch, F frames, C latent channels, h w latent cells.
+Shapes: B batch, T latent frames, C latent channels, h w latent cells.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.backbones.base import VideoBackbone
 from lisa_video.training.config import TrainConfig
 
 
@@ -38,9 +38,9 @@ class Draws:
     """What was drawn for a batch; tensors on the CPU, whatever trains."""
 
     noise: Tensor
-    """float32 (B, C, F, h, w)."""
+    """float32 (B, C, T, h, w)."""
     timesteps: Tensor
-    """Long (B,)."""
+    """(B,): long, or float32 where the prediction type is flow."""
     text_dropped: Tensor
     """Bool (B,): the caption is withheld."""
     pose_dropped: Tensor
@@ -60,11 +60,11 @@ def stream(seed: int, purpose: Purpose, position: int = 0) -> torch.Generator:
 
 def draw(
     config: TrainConfig,
-    backbone: AnimateDiffBackbone,
+    backbone: VideoBackbone,
     positions: Sequence[int],
     latent_shape: torch.Size,
 ) -> Draws:
-    """Noise, timesteps and dropout for the clips at `positions`; `latent_shape` is (C, F, h, w)."""
+    """Noise, timesteps and dropout for the clips at `positions`; `latent_shape` is (C, T, h, w)."""
     seed = config.seed
     dropout = torch.stack(
         [torch.rand(2, generator=stream(seed, Purpose.DROPOUT, each)) for each in positions]

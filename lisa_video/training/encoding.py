@@ -1,6 +1,7 @@
 """Clips to what the networks read: latents and text states.
 
-Shapes: B batch, F frames, C latent channels, H W pixels, h w latent cells, L tokens, D text width.
+Shapes: B batch, F video frames, T latent frames, C latent channels, H W pixels, h w latent cells,
+L tokens of text, D text width.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.backbones.base import VideoBackbone
 
 
 class ClipEncoder:
@@ -22,14 +23,14 @@ class ClipEncoder:
     that what a clip becomes depends neither on its batch nor on what is remembered.
     """
 
-    def __init__(self, backbone: AnimateDiffBackbone, *, cache: bool = False) -> None:
+    def __init__(self, backbone: VideoBackbone, *, cache: bool = False) -> None:
         self.backbone = backbone
         self.cache = cache
         self._latents: dict[bytes, Tensor] = {}
         self._text: dict[str, Tensor] = {}
 
     def latents(self, pixels: Tensor) -> Tensor:
-        """(B, F, 3, H, W) in [-1, 1] -> scaled latents (B, C, F, h, w) on the backbone's device."""
+        """(B, F, 3, H, W) in [-1, 1] -> latents (B, C, T, h, w) on the backbone's device."""
         return torch.cat([self._clip_latents(clip[None]) for clip in pixels])
 
     def text(self, captions: Sequence[str]) -> Tensor:

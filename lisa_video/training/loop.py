@@ -19,7 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.backbones.base import VideoBackbone
 from lisa_video.errors import UserError
 from lisa_video.training.average import update_average
 from lisa_video.training.batches import Batch, BatchStream
@@ -61,7 +61,7 @@ class TrainState:
 
     step: int
     """Optimizer steps done."""
-    backbone: AnimateDiffBackbone
+    backbone: VideoBackbone
     networks: Networks
 
 
@@ -109,7 +109,7 @@ def train(
     parameters = [parameter for module in trained for parameter in module.parameters()]
     if config.gradient_checkpointing:
         side.enable_gradient_checkpointing()
-        backbone.unet.enable_gradient_checkpointing()
+        backbone.enable_gradient_checkpointing()
     wrapped: list[nn.Module] = [accelerator.prepare(module) for module in trained]
     optimizer = accelerator.prepare(_build_optimizer(config.optimizer, trained))
     if state is not None:
@@ -232,7 +232,9 @@ def prepare_batch(
     conditions = Conditions(
         text=encoder.text(captions),
         pose_frames=(clips.pose_frames * rearrange(pose_kept, "b -> b 1 1 1 1")).to(device),
-        frame_weights=(weights * rearrange(pose_kept, "b -> b 1")).to(device),
+        frame_weights=backbone.latent_frame_means(weights * rearrange(pose_kept, "b -> b 1")).to(
+            device
+        ),
     )
     return noised, conditions
 

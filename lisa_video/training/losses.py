@@ -1,6 +1,7 @@
 """The losses of both objectives, as METHOD's one line says: main + alignment_weight * alignment.
 
-Shapes: B batch, F frames, C latent channels, H W pixels, h w latent cells, L tokens, D text width.
+Shapes: B batch, F video frames, T latent frames, C latent channels, H W pixels, h w latent cells,
+L tokens of text, D text width.
 Source: Wang et al., "LISA", arXiv:2606.27192.
 """
 
@@ -13,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from lisa_video.alignment import AlignmentTerms, alignment_loss, likelihood_target
-from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.backbones.base import VideoBackbone
 from lisa_video.predictions import add_noise, regression_target
-from lisa_video.side_network import SideOutput
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Conditions:
     pose_frames: Tensor
     """Drawn poses: float32 (B, F, 3, H, W) in [0, 1]; black where there is no pose."""
     frame_weights: Tensor
-    """(B, F) in [0, 1]. They weigh the alignment loss alone: it asks what the pose adds, which
+    """(B, T) in [0, 1]. They weigh the alignment loss alone: it asks what the pose adds, which
     means nothing in a frame without one, while the main loss asks for the video, which such a frame
     shows as well as any other."""
 
@@ -37,11 +37,11 @@ class NoisedLatents:
     """Latents on their way to noise, and what the backbone should predict there."""
 
     noisy: Tensor
-    """x_t: float32 (B, C, F, h, w)."""
+    """x_t: float32 (B, C, T, h, w)."""
     target: Tensor
-    """Regression target of the backbone's prediction type: float32 (B, C, F, h, w)."""
+    """Regression target of the backbone's prediction type: float32 (B, C, T, h, w)."""
     timesteps: Tensor
-    """Long (B,)."""
+    """(B,): long, or float32 where the prediction type is flow."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class LossTerms:
 
 
 def noise_latents(
-    backbone: AnimateDiffBackbone, latents: Tensor, noise: Tensor, timesteps: Tensor
+    backbone: VideoBackbone, latents: Tensor, noise: Tensor, timesteps: Tensor
 ) -> NoisedLatents:
-    """Noise latents (B, C, F, h, w) to `timesteps` (B,), in float32 whatever their dtype."""
+    """Noise latents (B, C, T, h, w) to `timesteps` (B,), in float32 whatever their dtype."""
     clean = latents.float()
     a, s = backbone.signal_and_noise(timesteps)
     return NoisedLatents(
@@ -85,7 +85,7 @@ def noise_latents(
 
 
 def training_losses(
-    backbone: AnimateDiffBackbone,
+    backbone: VideoBackbone,
     side_network: nn.Module,
     noised: NoisedLatents,
     conditions: Conditions,
@@ -93,12 +93,12 @@ def training_losses(
 ) -> LossTerms:
     """Losses of the LISA objective, or of the plain one where `lisa` is None.
 
-    `side_network` is a `TemporalSideNetwork`, bare or wrapped for mixed precision and distributed
+    `side_network` is one of the backbone, bare or wrapped for mixed precision and distributed
     training. The backbone runs in its own dtype, every loss is computed in float32. Frame weights
     are normalised within the batch.
     """
-    side: SideOutput = side_network(
-        noised.noisy, noised.timesteps, conditions.text.float(), conditions.pose_frames
+    side = backbone.side_output(
+        side_network, noised.noisy, noised.timesteps, conditions.text, conditions.pose_frames
     )
     noisy = noised.noisy.to(backbone.dtype)
     residuals = side.residuals.to(backbone.dtype)
@@ -135,7 +135,7 @@ def explained_share(controlled_loss: float, prior_loss: float) -> float:
 
 
 def scalars(terms: LossTerms) -> Tensor:
-    """What is logged of one pass, detached: (2,), or (5 + F,) under the LISA objective."""
+    """What is logged of one pass, detached: (2,), or (5 + T,) under the LISA objective."""
     main = torch.stack([terms.total.detach(), terms.main])
     if terms.alignment is None or terms.prior is None:
         return main
@@ -148,7 +148,7 @@ def log_values(means: Tensor) -> dict[str, float | list[float]]:
 
     `loss` and `main`; under the LISA objective also `alignment`, `target_norm`, their `ratio`
     (1: the decoder explains nothing of the likelihood target), `prior`, the share `explained` by
-    the controlled prediction, and `frame_shares`, each frame's share of the alignment loss.
+    the controlled prediction, and `frame_shares`, each latent frame's share of the alignment loss.
     """
     loss, main, *more = means.tolist()
     values: dict[str, float | list[float]] = {"loss": loss, "main": main}

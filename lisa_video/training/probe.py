@@ -4,7 +4,7 @@ On held-out clips, with noise and timesteps that never change, the loss of the c
 is taken with the clips' own poses, with poses shuffled among the clips, and with none. A network
 that ignores poses has equal losses; the gap between the first two says how much it uses them.
 
-Shapes: N held-out clips, D draws, F frames, C latent channels, H W pixels, h w latent cells.
+Shapes: N held-out clips, D draws, F video frames, T latent frames, C latent channels, H W pixels, h w latent cells.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from einops import reduce
 from torch import Tensor, nn
 
-from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.backbones.base import VideoBackbone
 from lisa_video.training.config import ProbeConfig
 from lisa_video.training.draws import Purpose, stream
 from lisa_video.training.losses import (
@@ -63,7 +63,7 @@ class ProbeResult:
 class AdherenceProbe:
     """Held-out clips, noised once and for all.
 
-    `latents` (N, C, F, h, w), `text` (N, L, D) and `pose_frames` (N, F, 3, H, W) are those of at
+    `latents` (N, C, T, h, w), `text` (N, L, D) and `pose_frames` (N, F, 3, H, W) are those of at
     least two clips, on the backbone's device; `at_once` is the number of clips per forward pass.
     Noise, timesteps (towards high noise by `shift`) and shuffling derive from `config.seed`.
     """
@@ -71,7 +71,7 @@ class AdherenceProbe:
     def __init__(
         self,
         config: ProbeConfig,
-        backbone: AnimateDiffBackbone,
+        backbone: VideoBackbone,
         latents: Tensor,
         text: Tensor,
         pose_frames: Tensor,
@@ -129,7 +129,7 @@ class AdherenceProbe:
         text, backbone = self.text[group], self.backbone
         residuals = None
         if side_network is not None:
-            side = side_network(noisy, timesteps, text.float(), pose_frames[group])
+            side = backbone.side_output(side_network, noisy, timesteps, text, pose_frames[group])
             residuals = side.residuals.to(backbone.dtype)
         predicted = backbone.predict(noisy.to(backbone.dtype), timesteps, text, residuals)
         return reduce((predicted.float() - draw.target[group]) ** 2, "b c f h w -> b", "mean")

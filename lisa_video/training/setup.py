@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from lisa_video.backbones import load_backbone
-from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.backbones.base import VideoBackbone
 from lisa_video.dataset import ClipDataset, collate
-from lisa_video.decoder import LisaDecoder
+from lisa_video.decoder import LisaDecoder, new_decoder
 from lisa_video.errors import UserError
-from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.side_networks.base import SideNetwork, seeded
 from lisa_video.training.average import frozen_copy
 from lisa_video.training.checkpoint import (
     Networks,
@@ -49,35 +49,25 @@ def check_precision(config: TrainConfig) -> None:
         raise UserError("mixed_precision=fp16: needs a GPU; this machine can train in no or bf16")
 
 
-def open_backbone(
-    settings: BackboneConfig, dtype: torch.dtype = torch.float32
-) -> AnimateDiffBackbone:
+def open_backbone(settings: BackboneConfig, dtype: torch.dtype = torch.float32) -> VideoBackbone:
     """Load the backbone that a config names."""
-    return load_backbone(
-        settings.kind,
-        settings.path,
-        motion_adapter=settings.motion_adapter,
-        beta_schedule=settings.beta_schedule,
-        dtype=dtype,
-    )
+    special = {
+        "motion_adapter": settings.motion_adapter,
+        "beta_schedule": settings.beta_schedule,
+        "text_tokens": settings.text_tokens,
+    }
+    options = {name: value for name, value in special.items() if value is not None}
+    return load_backbone(settings.kind, settings.path, dtype=dtype, **options)
 
 
-def open_dataset(config: TrainConfig, backbone: AnimateDiffBackbone, split: str) -> ClipDataset:
+def open_dataset(config: TrainConfig, backbone: VideoBackbone, split: str) -> ClipDataset:
     """The clips of a split, as `backbone` can take them.
 
     Windows of the training split depend on the seed of the run, all others on that of the probe.
     """
     data = config.data
-    if data.frames > backbone.max_frames:
-        raise UserError(
-            f"data.frames={data.frames}: the motion modules of {config.backbone.path} attend to at "
-            f"most {backbone.max_frames} frames"
-        )
-    if any(side % backbone.vae_scale_factor for side in data.size):
-        raise UserError(
-            f"data.size={list(data.size)}: width and height must be multiples of "
-            f"{backbone.vae_scale_factor}, the reduction of the VAE"
-        )
+    backbone.check_frames(data.frames, "data.frames")
+    backbone.check_size(data.size, "data.size")
     return ClipDataset(
         data.root,
         split,
@@ -89,7 +79,7 @@ def open_dataset(config: TrainConfig, backbone: AnimateDiffBackbone, split: str)
     )
 
 
-def open_probe_dataset(config: TrainConfig, backbone: AnimateDiffBackbone) -> ClipDataset:
+def open_probe_dataset(config: TrainConfig, backbone: VideoBackbone) -> ClipDataset:
     """The clips that the probe looks at are the first of these."""
     split = config.data.validation_split
     clips = open_dataset(config, backbone, split)
@@ -117,7 +107,7 @@ def build_probe(config: TrainConfig, encoder: ClipEncoder) -> AdherenceProbe:
 
 
 def start_networks(
-    config: TrainConfig, backbone: AnimateDiffBackbone, checkpoint: Path | None
+    config: TrainConfig, backbone: VideoBackbone, checkpoint: Path | None
 ) -> Networks:
     """New networks, or those of the checkpoint to go on from."""
     if checkpoint is None:
@@ -125,19 +115,20 @@ def start_networks(
     return stored_networks(config, backbone, checkpoint)
 
 
-def new_networks(config: TrainConfig, backbone: AnimateDiffBackbone) -> Networks:
+def new_networks(config: TrainConfig, backbone: VideoBackbone) -> Networks:
     """The networks at step 0; for one seed the side network is the same under both objectives."""
     settings = config.side_network
-    if settings.init_from is None:
-        side = TemporalSideNetwork.from_backbone(
-            backbone,
+    if settings.init_from is not None:
+        side = load_trainable(settings.init_from, backbone, _taps(config))
+    else:
+        special = {"hidden_size": settings.hidden_size, "controlnet": settings.controlnet}
+        side = backbone.new_side_network(
             injection=settings.injection,
             taps=_taps(config),
             pose_init=settings.pose_init,
             seed=config.seed,
+            **{name: value for name, value in special.items() if value is not None},
         )
-    else:
-        side = load_trainable(settings.init_from, backbone, _taps(config))
     return Networks(
         side_network=side,
         average=frozen_copy(side) if config.ema.decay else None,
@@ -145,9 +136,7 @@ def new_networks(config: TrainConfig, backbone: AnimateDiffBackbone) -> Networks
     )
 
 
-def stored_networks(
-    config: TrainConfig, backbone: AnimateDiffBackbone, checkpoint: Path
-) -> Networks:
+def stored_networks(config: TrainConfig, backbone: VideoBackbone, checkpoint: Path) -> Networks:
     """The networks of a checkpoint; UserError where they are of another backbone."""
     average = decoder = None
     if config.ema.decay:
@@ -162,11 +151,8 @@ def _taps(config: TrainConfig) -> list[str]:
     return [config.alignment.tap] if config.objective == "lisa" else []
 
 
-def _new_decoder(
-    config: TrainConfig, side: TemporalSideNetwork, backbone: AnimateDiffBackbone
-) -> LisaDecoder:
+def _new_decoder(config: TrainConfig, side: SideNetwork, backbone: VideoBackbone) -> LisaDecoder:
     point = side.tap_points[config.alignment.tap]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(config.seed, Purpose.DECODER))
-        decoder = LisaDecoder(point.channels, backbone.latent_channels, point.halvings)
+    with seeded(stream_seed(config.seed, Purpose.DECODER)):
+        decoder = new_decoder(point, backbone.latent_channels)
     return decoder.to(backbone.device)

@@ -23,7 +23,7 @@ from lisa_video.backbones.animatediff import AnimateDiffBackbone
 from lisa_video.errors import UserError
 from lisa_video.injection import SideResiduals
 from lisa_video.predictions import add_noise
-from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.side_networks.unet import UNetSideNetwork
 from tests.tiny import (
     animatediff_pipeline,
     awakened,
@@ -58,7 +58,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def side_residuals(backbone: AnimateDiffBackbone, inputs: tuple) -> SideResiduals:
-    return awakened(TemporalSideNetwork.from_backbone(backbone))(*inputs).residuals
+    return awakened(UNetSideNetwork.from_backbone(backbone))(*inputs).residuals
 
 
 def diffusers_forward(
@@ -70,7 +70,7 @@ def diffusers_forward(
     if residuals is not None:
         names = sorted(name for name in residuals.points if name != "mid")
         down, mid = [residuals.points[name] for name in names], residuals.points["mid"]
-    return backbone.unet(
+    return backbone.main_network(
         sample=noisy,
         timestep=timesteps,
         encoder_hidden_states=text.repeat_interleave(noisy.shape[2], dim=0),
@@ -85,12 +85,12 @@ def diffusers_forward(
 @pytest.mark.parametrize("changes", [{}, DEEP, {"use_motion_mid_block": False}])
 def test_one_pass_equals_two_diffusers_forwards(changes: dict) -> None:
     backbone = tiny_backbone(**changes)
-    side = awakened(TemporalSideNetwork.from_backbone(backbone))
+    side = awakened(UNetSideNetwork.from_backbone(backbone))
     for size, checkpointing in itertools.product(SIZES, (False, True)):
         if checkpointing:
-            backbone.unet.enable_gradient_checkpointing()
+            backbone.main_network.enable_gradient_checkpointing()
         else:
-            backbone.unet.disable_gradient_checkpointing()
+            backbone.main_network.disable_gradient_checkpointing()
         inputs = model_inputs(*size)
         residuals = side(*inputs).residuals
         controlled, prior = backbone.predict_with_prior(*inputs[:3], residuals)
@@ -105,7 +105,7 @@ def test_one_pass_equals_two_diffusers_forwards(changes: dict) -> None:
 def test_gradient_of_residuals_equals_the_full_forwards(checkpointing: bool) -> None:
     backbone = tiny_backbone()
     if checkpointing:
-        backbone.unet.enable_gradient_checkpointing()
+        backbone.main_network.enable_gradient_checkpointing()
     inputs = model_inputs(3, 7, 9)
     points = {
         name: value.detach().requires_grad_()
@@ -142,7 +142,11 @@ def test_partial_residuals_equal_zeros_elsewhere(
 def test_encoder_runs_once_and_keeps_no_graph(backbone: AnimateDiffBackbone) -> None:
     inputs = model_inputs()
     residuals = side_residuals(backbone, inputs)
-    encoder = [backbone.unet.conv_in, *backbone.unet.down_blocks, backbone.unet.mid_block]
+    encoder = [
+        backbone.main_network.conv_in,
+        *backbone.main_network.down_blocks,
+        backbone.main_network.mid_block,
+    ]
     outputs: list[torch.Tensor] = []
     up_blocks: list[nn.Module] = []
 
@@ -152,22 +156,22 @@ def test_encoder_runs_once_and_keeps_no_graph(backbone: AnimateDiffBackbone) -> 
     hooks = [part.register_forward_hook(keep) for part in encoder]
     hooks += [
         part.register_forward_hook(lambda block, *_: up_blocks.append(block))
-        for part in backbone.unet.up_blocks
+        for part in backbone.main_network.up_blocks
     ]
     backbone.predict_with_prior(*inputs[:3], residuals)
     for hook in hooks:
         hook.remove()
     assert len(outputs) == len(encoder)
-    assert len(up_blocks) == 2 * len(backbone.unet.up_blocks)
+    assert len(up_blocks) == 2 * len(backbone.main_network.up_blocks)
     assert not any(output.requires_grad for output in outputs)
 
 
 def test_backbone_never_gets_a_gradient(backbone: AnimateDiffBackbone) -> None:
     inputs = model_inputs()
-    side = awakened(TemporalSideNetwork.from_backbone(backbone))
+    side = awakened(UNetSideNetwork.from_backbone(backbone))
     controlled, _ = backbone.predict_with_prior(*inputs[:3], side(*inputs).residuals)
     controlled.square().mean().backward()
-    for module in (backbone.unet, backbone.vae, backbone.text_encoder):
+    for module in (backbone.main_network, backbone.vae, backbone.text_encoder):
         assert all(p.grad is None and not p.requires_grad for p in module.parameters())
         assert not module.training
     assert all(p.grad is not None for p in side.parameters())
@@ -187,7 +191,7 @@ def test_no_hook_stays_behind(backbone: AnimateDiffBackbone) -> None:
     backbone.predict_with_prior(*inputs[:3], residuals)
     with pytest.raises(RuntimeError):
         backbone.predict_with_prior(inputs[0], inputs[1], inputs[2][..., :3], residuals)
-    assert not any(module._forward_pre_hooks for module in backbone.unet.modules())
+    assert not any(module._forward_pre_hooks for module in backbone.main_network.modules())
 
 
 # Noise schedule.
@@ -381,7 +385,7 @@ def test_unloadable_folders_are_refused_in_one_line(
 def test_parts_that_cannot_be_steered_are_refused() -> None:
     tokenizer = tiny_tokenizer()
     parts = {
-        "unet": tiny_unet(),
+        "main_network": tiny_unet(),
         "vae": tiny_vae(),
         "text_encoder": tiny_text_encoder(tokenizer),
         "tokenizer": tokenizer,
@@ -390,10 +394,13 @@ def test_parts_that_cannot_be_steered_are_refused() -> None:
     AnimateDiffBackbone(**parts)
     AnimateDiffBackbone(**parts | {"scheduler": EulerDiscreteScheduler()})
     for change, message in [
-        ({"scheduler": FlowMatchEulerDiscreteScheduler()}, "no noise schedule"),
+        (
+            {"scheduler": FlowMatchEulerDiscreteScheduler()},
+            "is for flow, and a backbone of kind animatediff",
+        ),
         ({"scheduler": EulerDiscreteScheduler(prediction_type="flow")}, "prediction_type 'flow'"),
-        ({"unet": tiny_vae()}, "unet is a AutoencoderKL"),
-        ({"unet": tiny_unet(in_channels=9)}, "takes 9 channels and the VAE makes 4"),
+        ({"main_network": tiny_vae()}, "unet is a AutoencoderKL"),
+        ({"main_network": tiny_unet(in_channels=9)}, "takes 9 channels and the VAE makes 4"),
         ({"vae": AutoencoderKL(latent_channels=8)}, "takes 4 channels and the VAE makes 8"),
     ]:
         with pytest.raises(UserError, match=message):

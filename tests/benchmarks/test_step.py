@@ -42,8 +42,10 @@ def test_the_shared_pass_runs_the_encoder_once(
     backbone = tiny_backbone()
     step = build_step(config, backbone, variant)
     calls = {"mid": 0, "up": 0}
-    backbone.unet.mid_block.register_forward_pre_hook(lambda *_: calls.update(mid=calls["mid"] + 1))
-    backbone.unet.up_blocks[0].register_forward_pre_hook(
+    backbone.main_network.mid_block.register_forward_pre_hook(
+        lambda *_: calls.update(mid=calls["mid"] + 1)
+    )
+    backbone.main_network.up_blocks[0].register_forward_pre_hook(
         lambda *_: calls.update(up=calls["up"] + 1)
     )
     step()
@@ -107,7 +109,7 @@ def test_checks_before_the_work(config: StepBenchmarkConfig, tmp_path: Path) -> 
     taken.write_text("{}")
     for change, message in (
         ({"tap": "down_99"}, "tap=down_99: .* down_0, "),
-        ({"frames": 1000}, "frames=1000: the backbone takes at most 16"),
+        ({"frames": 1000}, "frames=1000: this backbone takes at most 16"),
         ({"size": (64, 66)}, "size=.* multiples of 4"),
         ({"json": taken}, r"step\.json: exists already"),
         ({"backbone": BackboneConfig(str(tmp_path / "absent"))}, "absent"),

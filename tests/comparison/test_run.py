@@ -9,6 +9,7 @@ import torch
 from lisa_video.comparison.arms import read_arm
 from lisa_video.comparison.config import (
     CompareConfig,
+    FvdConfig,
     GridConfig,
     ScoreConfig,
     arm_config,
@@ -18,6 +19,7 @@ from lisa_video.comparison.config import (
 from lisa_video.comparison.run import compare, write_comparison
 from lisa_video.detectors.figure_net import FigureKeypointNet
 from lisa_video.errors import UserError
+from tests.metrics.networks import colour_network
 from tests.tiny import tiny_checkpoint
 from tests.training.runs import tiny_config, write_clips
 
@@ -28,7 +30,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> CompareConfig:
     torch.manual_seed(0)
     FigureKeypointNet(channels=(8, 8, 8, 8)).save_pretrained(folder / "detector")
     training = tiny_config(
-        write_clips(folder / "clips"),
+        write_clips(folder / "clips", length=11),
         folder / "out",
         str(tiny_checkpoint(folder / "backbone")),
         probe__every=2,
@@ -137,3 +139,38 @@ def test_settings_that_cannot_be_compared(
 def test_score_steps_must_increase() -> None:
     with pytest.raises(UserError, match="increasing"):
         ScoreConfig(at=[4, 2])
+
+
+def test_finished_arms_get_a_distance_named_after_its_network(
+    config: CompareConfig, tmp_path: Path
+) -> None:
+    network = colour_network(tmp_path)
+    with_fvd = replace(config, fvd=FvdConfig(clips=3, frames=9, network=str(network)))
+    first = compare(with_fvd)
+    assert first.fvd_name.startswith("FD-") and first.fvd_protocol is not None
+    assert first.fvd_protocol["clips"] == 3 and first.fvd_protocol["frames"] == 9
+    for objective in ("plain", "lisa"):
+        point = first.best(objective)
+        folders = [arm_folder(config.training.output, point.setting, seed) for seed in (0, 1)]
+        kept = [json.loads((folder / "fvd.json").read_text())["value"] for folder in folders]
+        assert point.fvd == pytest.approx(sum(kept) / 2) and point.fvd > 0
+    # Kept values are read back; another protocol is measured anew.
+    (folders[0] / "fvd.json").write_text(
+        json.dumps({"name": "x", "value": 7.0, "protocol": first.fvd_protocol})
+    )
+    again = compare(with_fvd).best("lisa").fvd
+    assert again == pytest.approx((7.0 + kept[1]) / 2)
+    other = replace(with_fvd, fvd=replace(with_fvd.fvd, frames=10))
+    assert compare(other).best("lisa").fvd not in (again, first.best("lisa").fvd)
+    write_comparison(first, tmp_path)
+    report = (tmp_path / "report.md").read_text()
+    assert f"| {first.fvd_name} |" in report and "3 held-out clips of 9 frames" in report
+
+
+def test_fvd_that_cannot_be_had_is_refused(config: CompareConfig) -> None:
+    with pytest.raises(UserError, match=r"fvd.clips=1: give at least 2, or 0"):
+        FvdConfig(clips=1)
+    with pytest.raises(UserError, match="unknown FVD preset 'mine'"):
+        compare(replace(config, fvd=FvdConfig(clips=2, frames=5, preset="mine")))
+    with pytest.raises(UserError, match="4 are to be scored"):
+        compare(replace(config, fvd=FvdConfig(clips=4, frames=5)))

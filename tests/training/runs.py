@@ -26,19 +26,19 @@ SIZE = 16
 FRAMES = 6
 
 
-def write_clips(root: Path, train: int = 7, validation: int = 3) -> Path:
+def write_clips(root: Path, train: int = 7, validation: int = 3, length: int = FRAMES) -> Path:
     """Two-coloured clips: above a line that moves with the joints it is bright."""
     with DatasetWriter(root) as writer:
         for index in range(train + validation):
             rng = np.random.default_rng(index)
-            height = np.clip(rng.integers(2, SIZE - 2) + np.arange(FRAMES) % 3 - 1, 1, SIZE - 1)
-            frames = np.full((FRAMES, SIZE, SIZE, 3), 40, dtype=np.uint8)
-            keypoints = np.ones((FRAMES, 1, 18, 3), dtype=np.float32)
+            height = np.clip(rng.integers(2, SIZE - 2) + np.arange(length) % 3 - 1, 1, SIZE - 1)
+            frames = np.full((length, SIZE, SIZE, 3), 40, dtype=np.uint8)
+            keypoints = np.ones((length, 1, 18, 3), dtype=np.float32)
             keypoints[..., 0] = rng.uniform(2, SIZE - 2, size=18)
             for frame, line in enumerate(height):
                 frames[frame, :line] = 220
                 keypoints[frame, :, :, 1] = line
-            keypoints[..., 2] = rng.uniform(0.2, 1.0, size=(FRAMES, 1, 18))
+            keypoints[..., 2] = rng.uniform(0.2, 1.0, size=(length, 1, 18))
             poses = PoseSequence(keypoints, SIZE, SIZE, fps=8.0, detector="ground-truth")
             split = "train" if index < train else "validation"
             caption = f"a man {'abcdefgh'[index % 8]}"

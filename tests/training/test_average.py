@@ -2,13 +2,13 @@
 
 import torch
 
-from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.training.average import frozen_copy, update_average
 from tests.tiny import awakened, tiny_backbone
 
 
 def test_average_follows_the_weights() -> None:
-    network = TemporalSideNetwork.from_backbone(tiny_backbone())
+    network = UNetSideNetwork.from_backbone(tiny_backbone())
     network.train()
     average = frozen_copy(network)
     start = network.projections["mid"].weight.detach().clone()

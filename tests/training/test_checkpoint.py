@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lisa_video.errors import UserError
-from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.training.checkpoint import (
     CheckpointState,
     Networks,
@@ -20,7 +20,7 @@ from tests.tiny import tiny_backbone
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    side = TemporalSideNetwork.from_backbone(tiny_backbone())
+    side = UNetSideNetwork.from_backbone(tiny_backbone())
     output = tmp_path_factory.mktemp("run")
     state = CheckpointState(step=4, optimizer={"state": {}, "param_groups": []}, scaler=None)
     path = save_checkpoint(output, Networks(side, None, None), state, keep=1)

@@ -13,8 +13,9 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from lisa_video.backbones import load_side_network
 from lisa_video.errors import UserError
-from lisa_video.side_network import TemporalSideNetwork, load_side_network
+from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.training.batches import BatchStream
 from lisa_video.training.checkpoint import checkpoints, latest_checkpoint, load_state
 from lisa_video.training.config import OptimizerConfig
@@ -157,7 +158,7 @@ def test_accumulated_passes_equal_one_large_batch(
 
 def test_backbone_stays_as_it_was(clips: Path, tmp_path: Path) -> None:
     encoder = ClipEncoder(tiny_backbone(seed=3), cache=True)
-    parts = (encoder.backbone.unet, encoder.backbone.vae, encoder.backbone.text_encoder)
+    parts = (encoder.backbone.main_network, encoder.backbone.vae, encoder.backbone.text_encoder)
     before = [weights(part) for part in parts]
     train(tiny_config(clips, tmp_path, steps=3, gradient_checkpointing=True), encoder=encoder)
     for part, old in zip(parts, before, strict=True):
@@ -233,7 +234,7 @@ def test_training_goes_on_from_a_given_side_network(
 def test_loss_that_is_not_finite_names_step_and_clips(
     clips: Path, encoder: ClipEncoder, tmp_path: Path
 ) -> None:
-    broken = TemporalSideNetwork.from_backbone(encoder.backbone, taps=["down_1"])
+    broken = UNetSideNetwork.from_backbone(encoder.backbone, taps=["down_1"])
     nn.init.constant_(broken.projections["mid"].bias, float("nan"))
     broken.save_pretrained(tmp_path / "broken")
     config = tiny_config(

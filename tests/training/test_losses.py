@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
 from lisa_video.decoder import LisaDecoder
-from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.training.losses import (
     Conditions,
     LisaObjective,
@@ -33,8 +33,8 @@ def backbone(request: pytest.FixtureRequest) -> AnimateDiffBackbone:
     return tiny_backbone(scheduler=epsilon_scheduler() if request.param == "epsilon" else None)
 
 
-def side_network(backbone: AnimateDiffBackbone) -> TemporalSideNetwork:
-    return awakened(TemporalSideNetwork.from_backbone(backbone, taps=[TAP]))
+def side_network(backbone: AnimateDiffBackbone) -> UNetSideNetwork:
+    return awakened(UNetSideNetwork.from_backbone(backbone, taps=[TAP]))
 
 
 def lisa_objective(backbone: AnimateDiffBackbone) -> LisaObjective:
@@ -97,7 +97,7 @@ def test_plain_loss_is_the_main_loss_without_a_prior_pass(
     with_prior = training_losses(backbone, side, noised, conditions, lisa)
 
     calls: list[Any] = []
-    handle = backbone.unet.register_forward_pre_hook(lambda *_: calls.append(1))
+    handle = backbone.main_network.register_forward_pre_hook(lambda *_: calls.append(1))
     monkeypatch.delattr(AnimateDiffBackbone, "predict_with_prior")
     plain = training_losses(backbone, side, noised, conditions, None)
     handle.remove()
@@ -113,7 +113,7 @@ def test_alignment_trains_the_tapped_encoder_even_through_closed_projections(
     noised, conditions = batch(backbone)
 
     def gradient(lisa: LisaObjective | None) -> Tensor:
-        side = TemporalSideNetwork.from_backbone(backbone, taps=[TAP], pose_init="normal")
+        side = UNetSideNetwork.from_backbone(backbone, taps=[TAP], pose_init="normal")
         training_losses(backbone, side, noised, conditions, lisa).total.backward()
         gradient = side.conv_in.weight.grad
         assert gradient is not None
@@ -128,7 +128,7 @@ def test_the_backbone_gets_no_gradient(backbone: AnimateDiffBackbone) -> None:
     for lisa in (None, lisa_objective(backbone)):
         side = side_network(backbone)
         training_losses(backbone, side, noised, conditions, lisa).total.backward()
-        for module in (backbone.unet, backbone.vae, backbone.text_encoder):
+        for module in (backbone.main_network, backbone.vae, backbone.text_encoder):
             assert all(parameter.grad is None for parameter in module.parameters())
         assert all(p.grad is not None for p in side.projections.parameters())
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
-from lisa_video.side_network import TemporalSideNetwork
+from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.training.config import ProbeConfig
 from lisa_video.training.probe import AdherenceProbe, ProbeResult, shuffled_order
 from tests.tiny import awakened, model_inputs, tiny_backbone
@@ -33,7 +33,7 @@ def test_shuffling_never_keeps_a_clip(count: int) -> None:
 
 
 def test_probe_repeats_itself_whatever_the_global_seed(backbone: AnimateDiffBackbone) -> None:
-    side = awakened(TemporalSideNetwork.from_backbone(backbone))
+    side = awakened(UNetSideNetwork.from_backbone(backbone))
     first = build_probe(backbone).measure(side)
     torch.manual_seed(123)
     probe = build_probe(backbone)
@@ -44,7 +44,7 @@ def test_probe_repeats_itself_whatever_the_global_seed(backbone: AnimateDiffBack
 
 
 def test_probe_losses_by_hand(backbone: AnimateDiffBackbone) -> None:
-    side = awakened(TemporalSideNetwork.from_backbone(backbone))
+    side = awakened(UNetSideNetwork.from_backbone(backbone))
     probe = build_probe(backbone)
     result = probe.measure(side)
 
@@ -66,7 +66,7 @@ def test_probe_losses_by_hand(backbone: AnimateDiffBackbone) -> None:
 
 
 def test_new_network_has_no_gap_and_stays_in_training_mode(backbone: AnimateDiffBackbone) -> None:
-    side = TemporalSideNetwork.from_backbone(backbone)
+    side = UNetSideNetwork.from_backbone(backbone)
     side.train()
     result = build_probe(backbone).measure(side)
     assert result.gap == 0 and result.explained == 0

@@ -60,18 +60,29 @@ def launch(config: Path, *flags: str) -> int | None:
     return None
 
 
-@pytest.mark.parametrize("name", ["train_plain", "train_lisa", "sd15_lisa"])
-def test_shipped_settings_are_valid(name: str) -> None:
-    path = ROOT / "configs" / "animatediff" / f"{name}.yaml"
+SHIPPED = [*ROOT.glob("configs/*/train_[lp]*.yaml"), *ROOT.glob("configs/*/*_lisa.yaml")]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(SHIPPED)), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_shipped_settings_are_valid(path: Path) -> None:
     arguments = ["--config", str(path), "--data.root", "clips"]
     config, _ = parse_config(TrainConfig, arguments, "")
-    assert config.output == Path("outputs") / name
-    assert config.objective == name.rpartition("_")[2]
+    assert config.backbone.kind == path.parent.name
+    assert config.objective == path.stem.rpartition("_")[2]
+    assert config.output.parent == Path("outputs")
 
 
-def test_plain_and_lisa_settings_are_a_fair_pair() -> None:
+def test_shipped_runs_do_not_share_a_folder() -> None:
+    outputs = [yaml.safe_load(path.read_text())["output"] for path in set(SHIPPED)]
+    assert len(set(outputs)) == len(outputs) >= 5
+
+
+@pytest.mark.parametrize("kind", ["animatediff", "wan"])
+def test_plain_and_lisa_settings_are_a_fair_pair(kind: str) -> None:
     texts = [
-        (ROOT / "configs" / "animatediff" / f"train_{objective}.yaml").read_text()
+        (ROOT / "configs" / kind / f"train_{objective}.yaml").read_text()
         for objective in ("plain", "lisa")
     ]
     plain, lisa = map(yaml.safe_load, texts)

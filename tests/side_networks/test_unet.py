@@ -6,9 +6,11 @@ import pytest
 import torch
 from einops import rearrange
 
+from lisa_video.backbones import load_side_network
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
 from lisa_video.errors import UserError
-from lisa_video.side_network import PoseEncoder, TemporalSideNetwork, load_side_network
+from lisa_video.side_networks.pose_encoder import PoseEncoder, pose_widths
+from lisa_video.side_networks.unet import UNetSideNetwork
 from tests.tiny import awakened, epsilon_scheduler, model_inputs, tiny_backbone
 
 OWN = ("pose_encoder.", "projections.")
@@ -19,7 +21,7 @@ def backbone() -> AnimateDiffBackbone:
     return tiny_backbone()
 
 
-def same_outputs(one: TemporalSideNetwork, other: TemporalSideNetwork) -> bool:
+def same_outputs(one: UNetSideNetwork, other: UNetSideNetwork) -> bool:
     inputs = model_inputs()
     first, second = one(*inputs), other(*inputs)
     return all(
@@ -34,8 +36,8 @@ def same_outputs(one: TemporalSideNetwork, other: TemporalSideNetwork) -> bool:
 @pytest.mark.parametrize("changes", [{}, {"use_motion_mid_block": False}])
 def test_encoder_weights_are_the_backbones(changes: dict) -> None:
     backbone = tiny_backbone(**changes)
-    side = TemporalSideNetwork.from_backbone(backbone)
-    ours, theirs = side.state_dict(), backbone.unet.state_dict()
+    side = UNetSideNetwork.from_backbone(backbone)
+    ours, theirs = side.state_dict(), backbone.main_network.state_dict()
     copied = {name for name in ours if not name.startswith(OWN)}
     parts = ("conv_in.", "time_embedding.", "down_blocks.", "mid_block.")
     assert copied == {name for name in theirs if name.startswith(parts)}
@@ -43,7 +45,7 @@ def test_encoder_weights_are_the_backbones(changes: dict) -> None:
     assert any("down_blocks.0.motion_modules" in name for name in copied)
     assert any("mid_block.motion_modules" in name for name in copied) == (not changes)
     assert not {p.data_ptr() for p in side.parameters()} & {
-        p.data_ptr() for p in backbone.unet.parameters()
+        p.data_ptr() for p in backbone.main_network.parameters()
     }
 
 
@@ -54,7 +56,7 @@ def test_first_prediction_is_the_backbones_bit_for_bit(
     pose_init: str, scheduler: object, frames: int
 ) -> None:
     backbone = tiny_backbone(scheduler=scheduler)
-    side = TemporalSideNetwork.from_backbone(backbone, pose_init=pose_init)
+    side = UNetSideNetwork.from_backbone(backbone, pose_init=pose_init)
     inputs = model_inputs(frames, 7, 9)
     residuals = side(*inputs).residuals
     alone = backbone.predict(*inputs[:3])
@@ -67,7 +69,7 @@ def test_first_prediction_is_the_backbones_bit_for_bit(
 def test_first_features_are_the_backbones_activations(backbone: AnimateDiffBackbone) -> None:
     """The zero-initialised pose encoder adds nothing yet, so the taps are the encoder's skips."""
     names = list(backbone.injection_points)
-    side = TemporalSideNetwork.from_backbone(backbone, taps=names).eval()
+    side = UNetSideNetwork.from_backbone(backbone, taps=names).eval()
     inputs = model_inputs(3, 7, 9)
     captured: dict[str, torch.Tensor] = {}
 
@@ -78,7 +80,8 @@ def test_first_features_are_the_backbones_activations(backbone: AnimateDiffBackb
         captured.update({f"down_{last - len(skips) + i}": skip for i, skip in enumerate(skips)})
 
     hooks = [
-        block.register_forward_pre_hook(keep, with_kwargs=True) for block in backbone.unet.up_blocks
+        block.register_forward_pre_hook(keep, with_kwargs=True)
+        for block in backbone.main_network.up_blocks
     ]
     backbone.predict(*inputs[:3])
     for hook in hooks:
@@ -91,7 +94,7 @@ def test_first_features_are_the_backbones_activations(backbone: AnimateDiffBackb
 
 def test_training_breaks_the_symmetry(backbone: AnimateDiffBackbone) -> None:
     """Zero projections and a zero-initialised encoder are not a dead start."""
-    side = TemporalSideNetwork.from_backbone(backbone)
+    side = UNetSideNetwork.from_backbone(backbone)
     optimizer = torch.optim.AdamW(side.parameters(), lr=1e-2)
     inputs = model_inputs()
     for _ in range(3):
@@ -108,12 +111,12 @@ def test_training_breaks_the_symmetry(backbone: AnimateDiffBackbone) -> None:
 
 def test_seed_decides_the_new_weights_and_nothing_else(backbone: AnimateDiffBackbone) -> None:
     torch.manual_seed(5)
-    first = TemporalSideNetwork.from_backbone(backbone, seed=3).state_dict()
+    first = UNetSideNetwork.from_backbone(backbone, seed=3).state_dict()
     drawn = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(torch.rand(1), drawn)
-    again = TemporalSideNetwork.from_backbone(backbone, seed=3).state_dict()
-    other = TemporalSideNetwork.from_backbone(backbone, seed=4).state_dict()
+    again = UNetSideNetwork.from_backbone(backbone, seed=3).state_dict()
+    other = UNetSideNetwork.from_backbone(backbone, seed=4).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     changed = {name for name in first if not torch.equal(first[name], other[name])}
     assert changed
@@ -125,7 +128,7 @@ def test_seed_decides_the_new_weights_and_nothing_else(backbone: AnimateDiffBack
 
 def test_only_declared_points_are_injected_and_tapped(backbone: AnimateDiffBackbone) -> None:
     side = awakened(
-        TemporalSideNetwork.from_backbone(backbone, injection=["mid", "down_1"], taps=["mid"])
+        UNetSideNetwork.from_backbone(backbone, injection=["mid", "down_1"], taps=["mid"])
     )
     inputs = model_inputs(3, 7, 9)
     output = side(*inputs)
@@ -145,7 +148,7 @@ def test_unknown_points_are_refused_with_the_known_ones(backbone: AnimateDiffBac
         ({"injection": ["mid"], "taps": ["down_1"]}, "taps names down_1, but there is mid"),
     ]:
         with pytest.raises(UserError, match=message):
-            TemporalSideNetwork.from_backbone(backbone, **options)
+            UNetSideNetwork.from_backbone(backbone, **options)
 
 
 # Poses.
@@ -154,14 +157,14 @@ def test_unknown_points_are_refused_with_the_known_ones(backbone: AnimateDiffBac
 @pytest.mark.parametrize("halvings", [0, 2, 3])
 def test_pose_encoder_reaches_the_latent_grid(halvings: int) -> None:
     frames = torch.rand(2, 3, 24, 40)
-    encoded = PoseEncoder(12, halvings, "normal")(frames)
+    encoded = PoseEncoder(12, pose_widths(halvings), "normal")(frames)
     assert encoded.shape == (2, 12, 24 >> halvings, 40 >> halvings)
     assert encoded.std() > 0
-    assert PoseEncoder(12, halvings, "zero")(frames).count_nonzero() == 0
+    assert PoseEncoder(12, pose_widths(halvings), "zero")(frames).count_nonzero() == 0
 
 
 def test_pose_of_a_frame_enters_at_that_frame(backbone: AnimateDiffBackbone) -> None:
-    side = awakened(TemporalSideNetwork.from_backbone(backbone, taps=["down_0"])).eval()
+    side = awakened(UNetSideNetwork.from_backbone(backbone, taps=["down_0"])).eval()
     noisy, timesteps, text, poses = model_inputs(frames=4)
     changed = poses.clone()
     changed[1, 2] = 0
@@ -177,7 +180,7 @@ def test_pose_of_a_frame_enters_at_that_frame(backbone: AnimateDiffBackbone) -> 
 def test_pose_frames_that_do_not_fit_are_refused(
     backbone: AnimateDiffBackbone, wrong: tuple[int, ...]
 ) -> None:
-    side = TemporalSideNetwork.from_backbone(backbone)
+    side = UNetSideNetwork.from_backbone(backbone)
     with pytest.raises(UserError, match=r"do not fit latents .* expected \(2, 3, 3, 32, 32\)"):
         side(*model_inputs()[:3], torch.zeros(wrong))
 
@@ -189,7 +192,7 @@ def test_gradient_checkpointing_changes_no_gradient(backbone: AnimateDiffBackbon
     inputs = model_inputs(3, 7, 9)
     gradients = []
     for checkpointing in (False, True):
-        side = awakened(TemporalSideNetwork.from_backbone(backbone, taps=["down_2"]))
+        side = awakened(UNetSideNetwork.from_backbone(backbone, taps=["down_2"]))
         if checkpointing:
             side.enable_gradient_checkpointing()
             assert side.is_gradient_checkpointing
@@ -205,7 +208,7 @@ def test_folder_loads_as_it_was_saved_without_a_backbone(
     backbone: AnimateDiffBackbone, tmp_path: Path
 ) -> None:
     side = awakened(
-        TemporalSideNetwork.from_backbone(
+        UNetSideNetwork.from_backbone(
             backbone, injection=["down_1", "mid"], taps=["mid"], pose_init="normal"
         )
     ).eval()
@@ -226,15 +229,15 @@ def test_unloadable_folders_are_refused_in_one_line(
     backbone: AnimateDiffBackbone, tmp_path: Path, damage: str
 ) -> None:
     expected = {
-        "nothing": "not a loadable TemporalSideNetwork",
-        "class": "holds a UNetMotionModel, expected a TemporalSideNetwork",
-        "weights": "not a loadable TemporalSideNetwork",
-        "json": "not a loadable TemporalSideNetwork",
+        "nothing": "no saved model there",
+        "class": "holds a UNetMotionModel, expected one of UNetSideNetwork",
+        "weights": "not a loadable UNetSideNetwork",
+        "json": "no saved model there",
     }
     if damage != "nothing":
-        TemporalSideNetwork.from_backbone(backbone).save_pretrained(tmp_path)
+        UNetSideNetwork.from_backbone(backbone).save_pretrained(tmp_path)
     if damage == "class":
-        backbone.unet.save_pretrained(tmp_path)
+        backbone.main_network.save_pretrained(tmp_path)
     if damage == "weights":
         weights = tmp_path / "diffusion_pytorch_model.safetensors"
         weights.write_bytes(weights.read_bytes()[:1000])
@@ -247,7 +250,7 @@ def test_unloadable_folders_are_refused_in_one_line(
 
 
 def test_another_backbone_is_refused(backbone: AnimateDiffBackbone) -> None:
-    side = TemporalSideNetwork.from_backbone(backbone)
+    side = UNetSideNetwork.from_backbone(backbone)
     side.check_backbone(tiny_backbone())
     with pytest.raises(UserError, match=r"was made for another backbone") as caught:
         side.check_backbone(tiny_backbone(seed=1))
@@ -259,7 +262,7 @@ def test_a_normal_start_shows_the_side_network_the_poses_at_once() -> None:
     frames = torch.zeros(1, 3, 64, 64)
     frames[:, :, 10:50, 30:33] = 1.0
     torch.manual_seed(0)
-    visible = PoseEncoder(32, 2, "normal")
-    faint = PoseEncoder(32, 2, "zero")
+    visible = PoseEncoder(32, pose_widths(2), "normal")
+    faint = PoseEncoder(32, pose_widths(2), "zero")
     faint.conv_out.reset_parameters()
     assert visible(frames).std() > 5 * faint(frames).std(dim=(-1, -2)).mean()

@@ -1,0 +1,312 @@
+"""The backbone protocol: what training, generation and evaluation ask of a frozen main network.
+
+A backbone is a thin adapter around an unmodified diffusers checkpoint: main network, VAE, text
+encoder, tokenizer and noise schedule. One file each, listed in `lisa_video.backbones.BACKBONES`.
+
+Shapes: B batch, F video frames, T latent frames, C latent channels, H W pixels, h w latent cells,
+L tokens of text, D text width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any, ClassVar
+
+import torch
+from diffusers import ModelMixin, SchedulerMixin
+from einops import reduce
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import Self
+
+from lisa_video.backbones.noise import noise_path
+from lisa_video.errors import UserError
+from lisa_video.injection import InjectionPoint, SideResiduals
+from lisa_video.loading import ComponentTable, cast, load_components
+from lisa_video.predictions import PredictionType
+from lisa_video.side_networks.base import SideNetwork, SideOutput
+
+
+class VideoBackbone(ABC):
+    """A frozen main network with its VAE, text encoder, tokenizer and noise schedule.
+
+    The parts are unmodified objects of diffusers and transformers; they are put in eval mode and
+    none of their parameters asks for a gradient.
+
+    Raises UserError where the parts are no checkpoint of this kind that can be steered.
+    """
+
+    kind: ClassVar[str]
+    """Its name in the table of backbones."""
+    components: ClassVar[ComponentTable]
+    """The parts in a diffusers folder and the classes they may have; the first is the main network,
+    the others are vae, text_encoder, tokenizer and scheduler."""
+    prediction_types: ClassVar[tuple[PredictionType, ...]]
+    """What its main network may have been trained to predict."""
+    side_network_class: ClassVar[type[SideNetwork]]
+    """What steers it."""
+    frames_per_latent: ClassVar[int] = 1
+    """Video frames to a latent frame after the first: 1 + k * this many become 1 + k."""
+
+    injection_points: Mapping[str, InjectionPoint]
+    """Where residuals can be added, by name, in the order in which the main network runs."""
+
+    def __init__(
+        self,
+        main_network: ModelMixin,
+        vae: ModelMixin,
+        text_encoder: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        scheduler: SchedulerMixin,
+    ) -> None:
+        self.main_network, self.vae = main_network, vae
+        self.text_encoder, self.tokenizer, self.scheduler = text_encoder, tokenizer, scheduler
+        self._check_parts()
+        self.noise = noise_path(scheduler)
+        if self.noise.prediction_type not in self.prediction_types:
+            raise UserError(
+                f"scheduler {type(scheduler).__name__} is for {self.noise.prediction_type}, and a "
+                f"backbone of kind {self.kind} predicts {' or '.join(self.prediction_types)}"
+            )
+        self.injection_points = self._all_points()
+        for module in (main_network, vae, text_encoder):
+            module.eval().requires_grad_(False)
+        self._fingerprint: str | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | PathLike[str],
+        *,
+        dtype: torch.dtype = torch.float32,
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Load from a diffusers folder or hub name; weights are read from safetensors only.
+
+        `revision` is a branch, tag or commit of `path` on the hub, `local_files_only` never asks
+        the hub. Raises UserError where there is nothing loadable, or a component is missing or of
+        another class than this backbone's.
+        """
+        hub = {"revision": revision, "local_files_only": local_files_only}
+        return cls(*load_components(path, cls.components, hub)).to(dtype=dtype)
+
+    @abstractmethod
+    def _check_parts(self) -> None:
+        """Raise UserError unless the parts belong together and can be steered."""
+
+    @abstractmethod
+    def _all_points(self) -> Mapping[str, InjectionPoint]:
+        """The injection points of the main network."""
+
+    def new_side_network(self, **settings: Any) -> SideNetwork:
+        """An untrained side network; `settings` are those of its class's `from_backbone`.
+
+        Raises UserError where the class takes no such setting, and as `from_backbone` does.
+        """
+        make: Callable[..., SideNetwork] = self.side_network_class.from_backbone
+        unknown = sorted(settings.keys() - inspect.signature(make).parameters.keys())
+        if unknown:
+            raise UserError(
+                f"side_network.{unknown[0]}: a backbone of kind {self.kind} takes no such setting"
+            )
+        return make(self, **settings)
+
+    # What it is.
+
+    @property
+    @abstractmethod
+    def latent_channels(self) -> int:
+        """C."""
+
+    @property
+    @abstractmethod
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent cell along each axis, a power of 2."""
+
+    @property
+    def size_multiple(self) -> int:
+        """What width and height in pixels must be multiples of."""
+        return self.vae_scale_factor
+
+    @property
+    @abstractmethod
+    def frame_size(self) -> tuple[int, int] | None:
+        """Width and height in pixels of the video that it was trained on, where it says so."""
+
+    @property
+    @abstractmethod
+    def max_frames(self) -> int:
+        """Most video frames at once."""
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        """What the main network predicts."""
+        return self.noise.prediction_type
+
+    @property
+    def num_timesteps(self) -> int:
+        """Timesteps run from 0 to this, exclusive."""
+        return self.noise.num_timesteps
+
+    @property
+    def device(self) -> torch.device:
+        return self.main_network.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.main_network.dtype
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """Move and cast every part, and return self. The fingerprint stays that before the cast."""
+        if dtype not in (None, self.dtype):
+            self._fingerprint = self.fingerprint()
+        for module in (self.main_network, self.vae, self.text_encoder):
+            cast(module, dtype)
+            module.to(device=device)
+        return self
+
+    def fingerprint(self) -> str:
+        """sha256 over the main network's configuration and float32 weights; side networks remember
+        it. Weights on the meta device have no values and are left out."""
+        if self._fingerprint is None:
+            config = json.dumps(_settings_beside_defaults(self.main_network), sort_keys=True)
+            digest = hashlib.sha256(config.encode())
+            for name, weights in sorted(self.main_network.state_dict().items()):
+                digest.update(name.encode())
+                if not weights.is_meta:
+                    digest.update(weights.float().cpu().contiguous().numpy().data)
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    # Frames and sizes.
+
+    def latent_frames(self, frames: int) -> int:
+        """T of F video frames that `check_frames` lets pass."""
+        return 1 + (frames - 1) // self.frames_per_latent
+
+    def check_frames(self, frames: int, key: str = "frames") -> None:
+        """Raise UserError unless that many video frames fit; it says which would."""
+        if frames < 1:
+            raise UserError(f"{key}={frames}: must be at least 1")
+        if frames > self.max_frames:
+            raise UserError(
+                f"{key}={frames}: this backbone takes at most {self.max_frames} at once"
+            )
+        step = self.frames_per_latent
+        over = (frames - 1) % step
+        if over:
+            near = [
+                each for each in (frames - over, frames - over + step) if each <= self.max_frames
+            ]
+            raise UserError(
+                f"{key}={frames}: the VAE takes 1 + {step}k frames; "
+                f"{' or '.join(map(str, near))} would fit"
+            )
+
+    def check_size(self, size: tuple[int, int], key: str = "size") -> None:
+        """Raise UserError unless video of this width and height in pixels fits."""
+        multiple = self.size_multiple
+        if min(size) < 1 or any(side % multiple for side in size):
+            raise UserError(f"{key}={list(size)}: both must be multiples of {multiple}")
+
+    def latent_frame_means(self, values: Tensor) -> Tensor:
+        """Values of video frames (B, F) -> their means over each latent frame (B, T)."""
+        step = self.frames_per_latent
+        later = reduce(values[:, 1:], "b (t s) -> b t", "mean", s=step)
+        return torch.cat([values[:, :1], later], dim=1)
+
+    # Pixels, latents and text.
+
+    @abstractmethod
+    def encode_video(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Pixels (B, F, 3, H, W) in [-1, 1] -> normalised latents (B, C, T, h, w).
+
+        The posterior is sampled with `generator`; without one its mode is taken.
+        """
+
+    @abstractmethod
+    def decode_video(self, latents: Tensor) -> Tensor:
+        """Normalised latents (B, C, T, h, w) -> float32 pixels (B, F, 3, H, W) in [-1, 1]."""
+
+    @abstractmethod
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """Prompts -> (B, L, D): shorter ones padded, longer ones cut."""
+
+    # Noise.
+
+    def signal_and_noise(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """a and s of x_t = a x_0 + s n at timesteps (B,): two float32 tensors (B, 1, 1, 1, 1)."""
+        return self.noise.signal_and_noise(timesteps)
+
+    def sample_timesteps(
+        self, batch: int, generator: torch.Generator | None = None, shift: float = 1.0
+    ) -> Tensor:
+        """Draw timesteps (B,) on the backbone's device.
+
+        Uniform at shift 1, towards high noise above, see `predictions.shifted_time`.
+        """
+        return self.noise.sample(batch, generator, shift).to(self.device)
+
+    # Predictions.
+
+    @abstractmethod
+    def predict(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        residuals: SideResiduals | None = None,
+    ) -> Tensor:
+        """One forward of the unmodified main network: (B, C, T, h, w) in its own parametrisation.
+
+        `noisy` (B, C, T, h, w), `timesteps` (B,), `text` (B, L, D). `residuals` are what the side
+        network adds; None gives the prior prediction.
+        """
+
+    @abstractmethod
+    def predict_with_prior(
+        self, noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
+    ) -> tuple[Tensor, Tensor]:
+        """Controlled and prior prediction, both (B, C, T, h, w); what control leaves alone runs
+        once.
+
+        Equal to `predict` with and without residuals. Gradients flow into the residuals of the
+        controlled prediction; the prior is made without gradient. Arguments as `predict`.
+        """
+
+    @abstractmethod
+    def side_output(
+        self,
+        side_network: nn.Module,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        pose_frames: Tensor,
+    ) -> SideOutput:
+        """Run a side network of this backbone, bare or wrapped, in the dtype of `noisy`.
+
+        `noisy`, `timesteps` and `text` as in `predict`; `pose_frames` (B, F, 3, H, W) in [0, 1].
+        """
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute the main network's activations in the backward pass."""
+        self.main_network.enable_gradient_checkpointing()
+
+
+def _settings_beside_defaults(model: ModelMixin) -> dict[str, Any]:
+    """The configuration without defaults, so that a setting new in diffusers changes nothing."""
+    parameters = inspect.signature(type(model).__init__).parameters
+    settings = {name: model.config[name] for name in parameters if name in model.config}
+    return {
+        name: value
+        for name, value in settings.items()
+        if json.dumps(value) != json.dumps(parameters[name].default)
+    }

@@ -1,0 +1,200 @@
+"""Video transformers as main network: what the adapters of Wan and CogVideoX share.
+
+Control is added to the tokens after a block. The blocks of an unmodified diffusers model are
+wrapped for the time of one forward: to note what they are called with, to add a residual, or to
+hand on what an earlier forward computed.
+
+Shapes: B batch, F video frames, T latent frames, C latent channels, h w latent cells, N tokens.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lisa_video.backbones.base import VideoBackbone
+from lisa_video.injection import InjectionPoint, SideResiduals, block_points
+from lisa_video.side_networks.base import SideOutput
+from lisa_video.side_networks.transformer import (
+    BlockArguments,
+    BlockLayout,
+    TransformerSideNetwork,
+)
+
+
+class TransformerBackbone(VideoBackbone):
+    """A frozen video transformer whose VAE makes 1 + k latent frames of 1 + 4k video frames."""
+
+    side_network_class: ClassVar[type[TransformerSideNetwork]]
+    frames_per_latent: ClassVar[int] = 4
+
+    @property
+    @abstractmethod
+    def patch_size(self) -> int:
+        """Latent cells along each side of a token's patch."""
+
+    @abstractmethod
+    def _forward(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        """The model's own forward, (B, C, T, h, w) in and out."""
+
+    @property
+    def layout(self) -> BlockLayout:
+        """How its transformer is made of blocks."""
+        return self.side_network_class.layout
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer's blocks."""
+        blocks: nn.ModuleList = getattr(self.main_network, self.layout.blocks)
+        return blocks
+
+    @property
+    def size_multiple(self) -> int:
+        return self.vae_scale_factor * self.patch_size
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.main_network.config.in_channels)
+
+    def _all_points(self) -> Mapping[str, InjectionPoint]:
+        width = self.layout.width(self.main_network.config)
+        return block_points(len(self.blocks), width, self.patch_size)
+
+    # Predictions.
+
+    def predict(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        residuals: SideResiduals | None = None,
+    ) -> Tensor:
+        if residuals is None:
+            return self._forward(noisy, timesteps, text)
+        with self._wrapped(self._controlled(residuals)):
+            return self._forward(noisy, timesteps, text)
+
+    def predict_with_prior(
+        self, noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
+    ) -> tuple[Tensor, Tensor]:
+        """As the base has it; the blocks up to the first injection run once, without a graph."""
+        first = min(self._index(name) for name in residuals.points)
+        noted = _Noted(self.blocks[first], self.layout)
+        with torch.no_grad(), self._wrapped({first: noted}):
+            prior = self._forward(noisy, timesteps, text)
+        handed_on: dict[int, nn.Module] = {
+            index: _HandedOn(noted.states, self.layout) for index in range(first + 1)
+        }
+        with self._wrapped(handed_on | self._controlled(residuals, handed_on)):
+            return self._forward(noisy, timesteps, text), prior
+
+    def side_output(
+        self,
+        side_network: nn.Module,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        pose_frames: Tensor,
+    ) -> SideOutput:
+        arguments = self.block_arguments(noisy.to(self.dtype), timesteps, text)
+        cast = {
+            name: value.to(noisy.dtype) if name in self.layout.wide else value
+            for name, value in arguments.items()
+        }
+        output: SideOutput = side_network(pose_frames, cast)
+        return output
+
+    @torch.no_grad()
+    def block_arguments(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> BlockArguments:
+        """What the transformer calls its first block with; the blocks themselves do not run."""
+        first = _Skipped(self.blocks[0], self.layout)
+        rest = range(1, len(self.blocks))
+        with self._wrapped({0: first} | {i: _Skipped(self.blocks[i], self.layout) for i in rest}):
+            self._forward(noisy, timesteps, text)
+        return first.arguments
+
+    def _controlled(
+        self, residuals: SideResiduals, blocks: Mapping[int, nn.Module] | None = None
+    ) -> dict[int, nn.Module]:
+        """Blocks, or what stands for them, with the residuals added to their tokens."""
+        points = {self._index(name): value for name, value in residuals.points.items()}
+        replaced = blocks or {}
+        return {
+            index: _Controlled(replaced.get(index, self.blocks[index]), value)
+            for index, value in points.items()
+        }
+
+    def _index(self, name: str) -> int:
+        return list(self.injection_points).index(name)
+
+    @contextmanager
+    def _wrapped(self, replaced: Mapping[int, nn.Module]) -> Iterator[None]:
+        """Let other modules stand in the places of some blocks."""
+        blocks = self.blocks
+        standing = [replaced.get(index, block) for index, block in enumerate(blocks)]
+        setattr(self.main_network, self.layout.blocks, nn.ModuleList(standing))
+        try:
+            yield
+        finally:
+            setattr(self.main_network, self.layout.blocks, blocks)
+
+
+class _Controlled(nn.Module):
+    """A block whose tokens receive a residual."""
+
+    def __init__(self, block: nn.Module, residual: Tensor) -> None:
+        super().__init__()
+        self.block, self.residual = block, residual
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.block(*args, **kwargs)
+        if isinstance(output, tuple):
+            return (output[0] + self.residual, *output[1:])
+        return output + self.residual
+
+
+class _Noted(nn.Module):
+    """A block that notes what it gave back."""
+
+    states: Mapping[str, Tensor]
+
+    def __init__(self, block: nn.Module, layout: BlockLayout) -> None:
+        super().__init__()
+        self.block, self.layout = block, layout
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.block(*args, **kwargs)
+        self.states = self.layout.returned(output)
+        return output
+
+
+class _HandedOn(nn.Module):
+    """What a block gave back in an earlier forward, in its place."""
+
+    def __init__(self, states: Mapping[str, Tensor], layout: BlockLayout) -> None:
+        super().__init__()
+        values = tuple(states.values())
+        self.output = values if len(values) > 1 else values[0]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.output
+
+
+class _Skipped(nn.Module):
+    """Notes what a block is called with, and hands that on."""
+
+    arguments: BlockArguments
+
+    def __init__(self, block: nn.Module, layout: BlockLayout) -> None:
+        super().__init__()
+        self.block, self.layout = block, layout
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.arguments = self.layout.arguments(self.block, args, kwargs)
+        values = tuple(self.arguments[name] for name in self.layout.states)
+        return values if len(values) > 1 else values[0]
