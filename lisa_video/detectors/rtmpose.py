@@ -36,6 +36,7 @@ class RtmlibDetector:
     def __init__(self, kind: Literal["rtmpose", "dwpose"], weights: Path | None) -> None:
         self.name: str = kind
         try:
+            import onnxruntime  # noqa: F401
             import rtmlib
         except ImportError:
             raise UserError(

@@ -140,7 +140,8 @@ def _compare(
     else:
         real = _read_side(config, processes, config.real, extractor, preset, real_sampling, "real")
     fake = _read_side(config, processes, config.fake, extractor, preset, fake_sampling, "generated")
-    if config.statistics is not None and processes.is_main and extractor.min_frames > 1:
+    of_frames = isinstance(extractor, FrameExtractor)
+    if config.statistics is not None and processes.is_main and not of_frames:
         assert not isinstance(real.features, FeatureStatistics)
         save_statistics(config.statistics, FeatureStatistics.of(real.features), real_source)
     values = _distances(config, extractor, preset, real, fake)
@@ -153,7 +154,7 @@ def _compare(
         "clips_per_video": fake_sampling.clips,
         "start": fake_sampling.start,
         "fps": {"real": real.fps, "fake": fake.fps},
-        "resize": preset.resize if extractor.min_frames > 1 else None,
+        "resize": None if of_frames else preset.resize,
         "preprocessing": extractor.preprocessing,
         "extractor": extractor.name,
         "extractor_sha256": extractor.sha256,

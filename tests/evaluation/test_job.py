@@ -14,6 +14,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from lisa_video.cli import run_job
 from lisa_video.clip_files import probe_clip, read_clip
@@ -22,11 +23,14 @@ from lisa_video.evaluation import clips as clip_measures
 from lisa_video.evaluation.job import check_evaluation, evaluate
 from lisa_video.evaluation_config import EvaluateConfig, SamplingConfig
 from lisa_video.metrics.extractors import build_extractor
+from lisa_video.metrics.frechet import sample_distance
 from lisa_video.metrics.fvd import fvd_of_clips
 from lisa_video.metrics.presets import fvd_preset
 from lisa_video.video import write_video
 from tests.evaluation.dots import DotDetector, dot_frames, dot_poses
 from tests.metrics.networks import colour_network
+from tests.metrics.test_fidelity import PixelDistance
+from tests.metrics.test_frames import picture_network
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "pipelines" / "evaluate.py"
@@ -356,6 +360,30 @@ def test_pictures_and_pairs(folders: EvaluateConfig) -> None:
     real = noise_clip(1).astype(int)
     change = np.abs(np.diff(real, axis=0)).mean() / 255
     assert 0.2 * change < result["metrics"]["flicker"]["reference"] < 5 * change
+
+
+def test_networks_of_the_user_for_frames_and_pairs(folders: EvaluateConfig, tmp_path: Path) -> None:
+    """FID beside FVD from the same clips; LPIPS clip by clip."""
+    (folders.real / "clip7.npy").unlink()
+    torch.jit.script(PixelDistance()).save(str(tmp_path / "lpips.pt"))
+    result = result_of(
+        replace(
+            folders,
+            metrics="fvd,fid,lpips",
+            fid_network=picture_network(tmp_path),
+            lpips_network=tmp_path / "lpips.pt",
+        )
+    )
+    frames = [
+        np.concatenate([noise_clip(first + index)[:16] for index in range(7)]).mean((1, 2))
+        for first in (0, 100)
+    ]
+    fid = result["metrics"]["FID-inception-2015"]
+    assert fid["value"] == pytest.approx(sample_distance(*frames, ddof=1), rel=1e-4)
+    assert (fid["n_real"], fid["dimension"], fid["resize"]) == (7 * 16, 3, None)
+    assert result["metrics"]["FD-colours"]["n_real"] == 7
+    apart = np.abs(noise_clip(3).astype(float) - noise_clip(103)).mean() / 127.5
+    assert result["per_clip"]["clip3"]["lpips"] == pytest.approx(apart, rel=1e-4)
 
 
 # What cannot be used.
