@@ -89,6 +89,8 @@ class EvaluateConfig:
     """Of intervals and of random clips."""
     pose_preset: str = "strict"
     """Rules of scoring poses: strict, lisa or mmpose."""
+    pose_reference: Literal["max_side", "diagonal", "torso", "head"] | None = None
+    """Length that distances of joints are divided by; null is the rules' own."""
     detector: str = "figures"
     """Pose detector that looks at the clips; an unknown name lists the known ones."""
     weights: Path | None = None

@@ -88,7 +88,8 @@ class _Measurer:
     """Measures clips one by one; what it needs is loaded once."""
 
     def __init__(self, config: EvaluateConfig) -> None:
-        self._config, self._preset = config, pose_preset(config.pose_preset)
+        self._config = config
+        self._preset = pose_preset(config.pose_preset, config.pose_reference)
         self._clips = find_clips(config.fake) if config.fake is not None else {}
         self._poses = find_poses(config.poses) if config.poses is not None else {}
         self._given = find_poses(config.fake_poses) if config.fake_poses is not None else None

@@ -94,11 +94,15 @@ POSE_PRESETS: Mapping[str, PosePreset] = {
 }
 
 
-def pose_preset(name: str) -> PosePreset:
-    """The preset called `name`; raises UserError, which lists the known ones."""
+def pose_preset(name: str, reference: Reference | None = None) -> PosePreset:
+    """The preset called `name`, or its rules with another reference length, which its name says
+    then; raises UserError, which lists the known ones."""
     if name not in POSE_PRESETS:
         raise UserError(f"unknown pose preset '{name}', known: {', '.join(POSE_PRESETS)}")
-    return POSE_PRESETS[name]
+    preset = POSE_PRESETS[name]
+    if reference in (None, preset.reference):
+        return preset
+    return replace(preset, name=f"{name} by {reference}", reference=reference)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +166,7 @@ class PoseTally:
         if self.preset.average == "each_frame":
             for index, threshold in enumerate(self.preset.thresholds):
                 found[f"pck_micro@{threshold:g}"] = self._pooled(index)
-        if self.preset.name == "mmpose":
+        if self.preset.average == "each_joint":
             found["auc"] = float(np.mean([_mean_share(row, self.per_joint) for row in self.near]))
         return found | {
             "keypoint_distance": _ratio(self.distance, self.present),

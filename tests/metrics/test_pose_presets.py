@@ -232,6 +232,21 @@ def test_tallies_add_up() -> None:
             assert added[name] == pytest.approx(whole[name]), (rules.name, name)
 
 
+def test_another_reference_length_is_named() -> None:
+    assert pose_preset("lisa", "diagonal") is LISA
+    by_head = pose_preset("strict", "head")
+    assert (by_head.name, by_head.thresholds) == ("strict by head", STRICT.thresholds)
+    target = people((100, 100))
+    neck, nose = OPENPOSE_18.index("neck"), OPENPOSE_18.index("nose")
+    target[0, 0, nose, :2] = target[0, 0, neck, :2] + [0, -20]
+    predicted = target.copy()
+    predicted[0, 0, 5, 0] += 4  # 0.2 of the head: not below it
+    predicted[0, 0, 6, 0] += 3
+    tally = tally_poses(predicted, target, by_head)
+    assert tally.metrics()["pck@0.2"] == pytest.approx(17 / 18)
+    assert tally.metrics()["keypoint_distance"] == pytest.approx(7 / 20 / 18)
+
+
 def test_unknown_presets_list_the_known_ones() -> None:
     with pytest.raises(UserError, match="'best', known: strict, lisa, mmpose"):
         pose_preset("best")
