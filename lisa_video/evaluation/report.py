@@ -102,7 +102,7 @@ def _pose_plot(found: Evaluation) -> str:
     clips, frames = figure.subplots(1, 2)
     values = sorted(tally.metrics()[name] for tally in found.clips.pose.clips.values())
     clips.bar(range(len(values)), values, color="#4878a8")
-    clips.set(xlabel="clips, worst first", ylabel=name, ylim=(0, 1.02))
+    clips.set(xlabel="clips, worst first", ylabel=name, ylim=(0, 1.02), xticks=[])
     curve = _frame_curve(found)
     frames.plot(range(len(curve)), curve, color="#4878a8")
     frames.set(xlabel="frame", ylabel=f"{name}, mean over clips", ylim=(0, 1.02))
