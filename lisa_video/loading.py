@@ -1,4 +1,8 @@
-"""`from_pretrained` of diffusers and transformers, for users: safe weights, errors in one line."""
+"""`from_pretrained` of diffusers and transformers, for users: safe weights, errors in one line.
+
+Where torch's default device is meta (`with torch.device("meta")`), models are built from their
+configurations alone, without weights, and tokenizers are left out.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ import torch
 import transformers
 from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin, SchedulerMixin
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lisa_video.errors import UserError
 
@@ -29,8 +33,9 @@ def load_pretrained(
 ) -> Any:
     """Load an object of class `loader` from a folder or hub name; weights come in float32.
 
-    Weights are read from safetensors only. `options` go to `from_pretrained`. Raises UserError
-    where nothing is there, it is of another class, or it cannot be read.
+    Weights are read from safetensors only, and on the meta device not at all. `options` go to
+    `from_pretrained`. Raises UserError where nothing is there, it is of another class, or it cannot
+    be read.
     """
     where = Path(path) / subfolder
     check_source(path)
@@ -38,6 +43,8 @@ def load_pretrained(
         with libraries_silent():
             if issubclass(loader, ConfigMixin):
                 _check_class(loader, path, subfolder, options)
+            if _on_meta():
+                return _from_configuration(loader, path, subfolder, options)
             return loader.from_pretrained(
                 fspath(path), subfolder=subfolder, **_weight_options(loader), **options
             )
@@ -109,6 +116,8 @@ def _load_component(
     if loader is None or not fits:
         expected = " or ".join(classes) if classes else "a diffusers scheduler"
         raise UserError(f"{path}: {name} is {entry[0]}.{class_name}, expected {expected}")
+    if _on_meta() and issubclass(loader, PreTrainedTokenizerBase):
+        return None
     if Path(path).is_dir() and not (Path(path) / name).is_dir():
         raise UserError(f"{path}: folder {name}/ is missing")
     return load_pretrained(loader, path, subfolder=name, **hub)
@@ -164,6 +173,23 @@ def _check_class(
     name = config.get("_class_name", loader.__name__)
     if name != loader.__name__:
         raise UserError(f"{Path(path) / subfolder}: holds a {name}, expected a {loader.__name__}")
+
+
+def _on_meta() -> bool:
+    return torch.get_default_device().type == "meta"
+
+
+def _from_configuration(
+    loader: Any, path: str | PathLike[str], subfolder: str, options: dict[str, Any]
+) -> Any:
+    """A model without weights; a scheduler, which has none, as ever, its tables on the CPU."""
+    where = {"subfolder": subfolder, **options}
+    if issubclass(loader, PreTrainedModel):
+        return loader(loader.config_class.from_pretrained(fspath(path), **where))
+    if issubclass(loader, ModelMixin):
+        return loader.from_config(loader.load_config(fspath(path), **where))
+    with torch.device("cpu"):
+        return loader.from_pretrained(fspath(path), **where)
 
 
 def _weight_options(loader: Any) -> dict[str, Any]:

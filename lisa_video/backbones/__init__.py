@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 BACKBONES = {
     "animatediff": "lisa_video.backbones.animatediff:AnimateDiffBackbone",
+    "cogvideox": "lisa_video.backbones.cogvideox:CogVideoXBackbone",
     "wan": "lisa_video.backbones.wan:WanBackbone",
 }
 

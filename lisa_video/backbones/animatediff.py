@@ -18,7 +18,13 @@ from typing_extensions import Self
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.errors import UserError
 from lisa_video.injection import MID, InjectionPoint, SideResiduals, unet_points
-from lisa_video.loading import ComponentTable, first_line, load_components, load_pretrained
+from lisa_video.loading import (
+    ComponentTable,
+    first_line,
+    libraries_silent,
+    load_components,
+    load_pretrained,
+)
 from lisa_video.predictions import PredictionType
 from lisa_video.side_networks.base import SideNetwork, SideOutput
 from lisa_video.side_networks.unet import UNetSideNetwork
@@ -247,7 +253,8 @@ def _with_motion(
         raise UserError(f"{path}: its UNet has no motion modules, name a motion adapter for it")
     adapter = load_pretrained(MotionAdapter, motion_adapter, local_files_only=local_files_only)
     try:
-        return UNetMotionModel.from_unet2d(unet, adapter)
+        with libraries_silent():
+            return UNetMotionModel.from_unet2d(unet, adapter)
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"{motion_adapter}: does not fit the UNet of {path}: {first_line(error)}"

@@ -145,6 +145,11 @@ class VideoBackbone(ABC):
         """Most video frames at once."""
 
     @property
+    def frame_step(self) -> int:
+        """Video frames are 1 + k * this many; a multiple of `frames_per_latent`."""
+        return self.frames_per_latent
+
+    @property
     def prediction_type(self) -> PredictionType:
         """What the main network predicts."""
         return self.noise.prediction_type
@@ -200,7 +205,7 @@ class VideoBackbone(ABC):
             raise UserError(
                 f"{key}={frames}: this backbone takes at most {self.max_frames} at once"
             )
-        step = self.frames_per_latent
+        step = self.frame_step
         over = (frames - 1) % step
         if over:
             near = [

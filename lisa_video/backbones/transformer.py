@@ -103,7 +103,7 @@ class TransformerBackbone(VideoBackbone):
     ) -> SideOutput:
         arguments = self.block_arguments(noisy.to(self.dtype), timesteps, text)
         cast = {
-            name: value.to(noisy.dtype) if name in self.layout.wide else value
+            name: value.to(noisy.dtype) if isinstance(value, Tensor) else value
             for name, value in arguments.items()
         }
         output: SideOutput = side_network(pose_frames, cast)

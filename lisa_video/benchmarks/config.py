@@ -10,6 +10,14 @@ from lisa_video.errors import UserError
 from lisa_video.training.config import BackboneConfig
 
 EMBEDDED_BACKBONE = "data/embedded/animatediff/backbone"
+REAL_TRAININGS = (
+    "animatediff/sd15_lisa",
+    "wan/wan21_1_3b_lisa",
+    "wan/wan22_ti2v_5b_lisa",
+    "cogvideox/cogvideox_2b_lisa",
+    "cogvideox/cogvideox_5b_lisa",
+)
+"""The shipped training configs of released checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,24 @@ class StepBenchmarkConfig:
         for name in ("warm_up", "threads"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)}: must not be negative")
+
+
+@dataclass(frozen=True)
+class ParametersBenchmarkConfig:
+    """Parameters of trainings, the LISA decoder's share, and the memory before activations."""
+
+    trainings: list[Path] = field(
+        default_factory=lambda: [Path("configs") / f"{name}.yaml" for name in REAL_TRAININGS]
+    )
+    """Training configs, one row each."""
+    published: Path = Path("configs/published")
+    """Folder of published configurations by hub name; nothing is downloaded."""
+    json: Path | None = None
+    """File for the result as JSON; must not exist."""
+
+    def __post_init__(self) -> None:
+        if not self.trainings:
+            raise UserError("trainings is empty: name training configs")
 
 
 @dataclass(frozen=True)

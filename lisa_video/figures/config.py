@@ -112,7 +112,7 @@ class WanVaeConfig:
     """Channels of the latent."""
     image_steps: int = 350
     """First steps, on single frames: detail is learned there."""
-    video_steps: int = 700
+    video_steps: int = 350
     """Further steps, on clips."""
     images: int = 12
     """Single frames per step."""
@@ -122,7 +122,9 @@ class WanVaeConfig:
     """Frames per clip: the VAE remembers up to three latent frames, and only then are all of its
     weights in use."""
     lr: float = 1.5e-3
-    """Peak learning rate of AdamW; warm-up, then cosine to zero."""
+    """Peak learning rate of AdamW on single frames; warm-up, then cosine to zero."""
+    video_lr: float = 2e-4
+    """The same on clips; at the first one they would undo what single frames have taught."""
     kl_weight: float = 1e-5
     """Weight of the KL term, averaged over latent elements, beside the mean squared error."""
 
@@ -154,7 +156,7 @@ class WanTransformerConfig:
     """Frames per training clip."""
     image_steps: int = 400
     """First steps, on single latent frames: appearance and captions are learned there."""
-    video_steps: int = 2000
+    video_steps: int = 1200
     """Further steps, on clips."""
     batch_size: int = 8
     """Clips per step; single latent frames come as many as make the same number of tokens."""

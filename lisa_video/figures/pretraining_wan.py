@@ -114,9 +114,11 @@ def train_vae(config: PretrainWanConfig, figures: FigureFrames) -> AutoencoderKL
     settings = config.vae
     torch.manual_seed(config.seed)
     vae = build_vae(settings)
-    _train_on_windows(config, vae, figures, "vae_images", 1, settings.images, settings.image_steps)
-    frames, batch = settings.frames, settings.batch_size
-    _train_on_windows(config, vae, figures, "vae", frames, batch, settings.video_steps)
+    images = _stage(config, "vae_images", vae, settings.lr, settings.image_steps)
+    _train_on_windows(config, images, vae, figures, frames=1, batch=settings.images)
+    videos = _stage(config, "vae", vae, settings.video_lr, settings.video_steps)
+    frames = settings.frames
+    _train_on_windows(config, videos, vae, figures, frames=frames, batch=settings.batch_size)
     vae.eval().requires_grad_(False)
     sample = figures.frames[:: max(1, len(figures.frames) // 64), :frames]
     latents = torch.cat([_encode(vae, clip) for clip in sample])
@@ -127,24 +129,23 @@ def train_vae(config: PretrainWanConfig, figures: FigureFrames) -> AutoencoderKL
     return vae
 
 
+def _stage(
+    config: PretrainWanConfig, name: str, vae: AutoencoderKLWan, lr: float, steps: int
+) -> Stage:
+    minutes = config.checkpoint_minutes
+    return Stage(name, config.output, {"vae": vae}, lr=lr, steps=steps, checkpoint_minutes=minutes)
+
+
 def _train_on_windows(
     config: PretrainWanConfig,
+    stage: Stage,
     vae: AutoencoderKLWan,
     figures: FigureFrames,
-    name: str,
+    *,
     frames: int,
     batch: int,
-    steps: int,
 ) -> None:
     """One stage: `batch` windows of so many frames per step."""
-    stage = Stage(
-        name,
-        config.output,
-        {"vae": vae},
-        lr=config.vae.lr,
-        steps=steps,
-        checkpoint_minutes=config.checkpoint_minutes,
-    )
     clips, length = figures.frames.shape[:2]
     for step in stage.run():
         generator = step_generator(config.seed, frames, step)

@@ -36,6 +36,31 @@ class SideOutput:
     (B, N, C)."""
 
 
+@dataclass(frozen=True)
+class TakenOver:
+    """What a new side network took over from a network that others have trained."""
+
+    source: str
+    """Folder or hub name."""
+    taken: Mapping[str, int]
+    """Parts of the side network that start from it, with their number of weights."""
+    kept: Mapping[str, int]
+    """Parts that it has nothing for, which start from the backbone."""
+    left_out: Sequence[str]
+    """Injection points that it has weights for and the side network no projection."""
+
+    def lines(self) -> list[str]:
+        """The same for the user."""
+        lines = [
+            f"side network: from {self.source}: {_listed(self.taken)}",
+            f"side network: from the backbone: {_listed(self.kept)}",
+        ]
+        if self.left_out:
+            points = ", ".join(self.left_out)
+            lines.append(f"side network: not taken, as they are no injection points: {points}")
+        return lines
+
+
 class SideNetwork(ModelMixin, ConfigMixin):
     """A trainable network whose zero projections add residuals to one kind of backbone.
 
@@ -53,6 +78,8 @@ class SideNetwork(ModelMixin, ConfigMixin):
     """Those of them whose features `forward` hands out; channels are those of the feature."""
     projections: nn.ModuleDict
     """The zero projections, by injection point."""
+    taken_over: TakenOver | None = None
+    """What it was started from beside the backbone; not saved."""
 
     @classmethod
     @abstractmethod
@@ -81,6 +108,10 @@ class SideNetwork(ModelMixin, ConfigMixin):
                 f"this side network was made for another backbone: it names {own[:12]}, and this "
                 f"one is {other[:12]}; load the backbone that it was trained on"
             )
+
+
+def _listed(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({size / 1e6:.1f} M)" for name, size in sizes.items())
 
 
 def zeroed(layer: nn.Module) -> nn.Module:

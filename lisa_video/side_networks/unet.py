@@ -7,6 +7,7 @@ D text width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from diffusers import ModelMixin, UNetMotionModel
@@ -18,6 +19,7 @@ from typing_extensions import Self
 from lisa_video.errors import UserError
 from lisa_video.injection import MID, Injection, SideResiduals, chosen_points, unet_points
 from lisa_video.side_networks.base import PoseInit, SideNetwork, SideOutput, seeded, zeroed
+from lisa_video.side_networks.controlnet import load_controlnet, take_over
 from lisa_video.side_networks.pose_encoder import PoseEncoder, pose_widths
 
 if TYPE_CHECKING:
@@ -79,27 +81,40 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
         taps: Sequence[str] = (),
         pose_init: PoseInit = "zero",
         pose_channels: Sequence[int] | None = None,
+        controlnet: str | PathLike[str] | None = None,
         seed: int = 0,
     ) -> Self:
         """A float32 side network on the backbone's device that starts as its encoder's copy.
 
         Copied are the matching weights: first convolution, time embedding, down blocks and middle
         with their motion modules. `seed` gives the pose encoder's weights; the global random state
-        is left as it was. The other arguments are those of the class.
+        is left as it was. `controlnet` is a folder or hub name of a diffusers `ControlNetModel` for
+        the same Stable Diffusion: all but the motion modules then starts as its weights, with its
+        `pose_channels`, and so does control: see `side_networks.controlnet`. `taken_over` tells
+        which. The other arguments are those of the class.
         """
         unet = backbone.main_network
+        unet_config = {k: v for k, v in unet.config.items() if not k.startswith("_")}
+        pose_halvings = backbone.vae_scale_factor.bit_length() - 1
+        trained = None
+        if controlnet is not None:
+            trained = load_controlnet(controlnet, unet_config, pose_halvings)
+            pose_channels = trained.config.conditioning_embedding_out_channels
         with seeded(seed):
             side = cls(
-                unet_config={k: v for k, v in unet.config.items() if not k.startswith("_")},
-                pose_halvings=backbone.vae_scale_factor.bit_length() - 1,
+                unet_config=unet_config,
+                pose_halvings=pose_halvings,
                 injection=list(chosen_points(injection, backbone.injection_points)),
                 taps=list(taps),
                 pose_init=pose_init,
                 pose_channels=None if pose_channels is None else list(pose_channels),
                 backbone_fingerprint=backbone.fingerprint(),
             )
-        shared = side.state_dict().keys() & unet.state_dict().keys()
-        side.load_state_dict({name: unet.state_dict()[name] for name in shared}, strict=False)
+        weights = unet.state_dict()
+        shared = side.state_dict().keys() & weights.keys()
+        side.load_state_dict({name: weights[name] for name in shared}, strict=False)
+        if controlnet is not None:
+            side.taken_over = take_over(side, trained, controlnet)
         side.train()
         return side.to(backbone.device)
 

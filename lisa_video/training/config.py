@@ -46,7 +46,7 @@ class DataConfig:
     validation_split: str = "validation"
     """Split of the adherence probe."""
     frames: int = 8
-    """Frames per training clip; 1 + 4k for Wan and CogVideoX."""
+    """Frames per training clip; 1 + 4k for Wan, 1 + 8k for CogVideoX."""
     stride: int = 1
     """Video frames from one training frame to the next."""
     size: tuple[int, int] = (64, 64)
@@ -83,8 +83,9 @@ class SideNetworkConfig:
     """Folder of a side network of this backbone to start from, instead of a copy of the backbone;
     the settings above are then that network's."""
     controlnet: str | None = None
-    """AnimateDiff: folder or hub name of a diffusers ControlNet whose weights are taken over where
-    they fit; the motion modules stay the backbone's."""
+    """AnimateDiff: folder or hub name of a diffusers ControlNet to start from; only the motion
+    modules stay the backbone's. Step 0 is then that ControlNet's control, frame by frame, and
+    `pose_init` has no effect."""
 
     def __post_init__(self) -> None:
         if not self.injection:

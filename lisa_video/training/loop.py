@@ -104,6 +104,8 @@ def train(
     # Networks, and what makes them move.
     networks = start_networks(config, backbone, checkpoint)
     side, decoder = networks.side_network, networks.decoder
+    if accelerator.is_main_process and side.taken_over is not None:
+        print(*side.taken_over.lines(), sep="\n")
     trained: list[nn.Module] = [side] if decoder is None else [side, decoder]
     lr_scales = (1.0, config.alignment.decoder_lr_scale)
     parameters = [parameter for module in trained for parameter in module.parameters()]

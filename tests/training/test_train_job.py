@@ -1,5 +1,6 @@
 """The training job from its command line: what it refuses, and one small run."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from lisa_video.training.loop import train
 from lisa_video.training.run_folder import read_log
 from lisa_video.training.setup import check_training
 from tests.tiny import tiny_backbone, tiny_checkpoint
+from tests.tiny_controlnet import tiny_controlnet
 from tests.training.runs import tiny_config
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +101,34 @@ def test_job_trains_and_repeats_cheaply(tmp_path: Path, clips: Path, backbone: P
     assert (tmp_path / "run" / "log.jsonl").read_bytes() == log
     assert [row["step"] for row in read_log(tmp_path / "run")] == [0, 1, 2]
     assert (tmp_path / "run" / "side_network" / "config.json").is_file()
+
+
+def test_job_starts_from_a_controlnet_and_says_so_once(
+    tmp_path: Path, clips: Path, backbone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "controlnet"
+    tiny_controlnet().save_pretrained(folder)
+    config = write_config(
+        tmp_path, clips, backbone, steps=1, probe__every=0, side_network__controlnet=str(folder)
+    )
+    assert launch(config) is None
+    told = [line for line in capsys.readouterr().out.splitlines() if "side network: from" in line]
+    assert len(told) == 2
+    assert f"from {folder}: " in told[0]
+    assert "from the backbone: motion modules" in told[1]
+    saved = json.loads((tmp_path / "run" / "side_network" / "config.json").read_text())
+    assert saved["pose_channels"] == [6, 8, 10]
+    assert launch(config) is None
+    assert "side network: from" not in capsys.readouterr().out
+
+    other = tmp_path / "other"
+    tiny_controlnet(cross_attention_dim=24).save_pretrained(other)
+    for flags, part in [
+        (["--side_network.controlnet", str(other)], "text width (24, 24)"),
+        (["--side_network.init_from", str(other)], "give either init_from or controlnet"),
+    ]:
+        assert launch(config, *flags, "--output", str(tmp_path / "new")) == 2
+        assert_one_line(capsys, part)
 
 
 @pytest.mark.slow
