@@ -14,6 +14,7 @@ import typing
 from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
+from itertools import pairwise
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,7 +48,7 @@ def run_job(
     Exits with code 2 and one line `error: ...` on stderr where the command line, the YAML file,
     the config's validation, `check` or `run` raise `UserError`; with 130 on Ctrl-C.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = plain_flags(config_class, sys.argv[1:] if argv is None else argv)
     try:
         config, dry_run = parse_config(config_class, arguments, description)
         if check is not None:
@@ -84,6 +85,17 @@ def parse_config(
     values = parser.instantiate(namespace)
     config = config_class(**{name: values[name] for name in _sections(config_class)})
     return config, namespace.dry_run
+
+
+def plain_flags(config_class: type, arguments: Sequence[str]) -> list[str]:
+    """Arguments in which a switch may be given alone: `--allow-skips` is `--allow_skips=true`."""
+    switches = {name for name, kind in _values(config_class) if kind is bool}
+    plain: list[str] = []
+    for argument, following in pairwise([*arguments, "--"]):
+        name = argument.removeprefix("--").replace("-", "_")
+        alone = argument.startswith("--") and following.startswith("--")
+        plain.append(f"--{name}=true" if alone and name in switches else argument)
+    return plain
 
 
 def config_to_dict(config: object) -> dict[str, Any]:
@@ -133,6 +145,16 @@ def _sections(config_class: type) -> dict[str, type | None]:
     hints = typing.get_type_hints(config_class)
     names = [field.name for field in dataclasses.fields(config_class) if field.init]
     return {name: hints[name] if dataclasses.is_dataclass(hints[name]) else None for name in names}
+
+
+def _values(config_class: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and type of each value."""
+    hints = typing.get_type_hints(config_class)
+    for name, section in _sections(config_class).items():
+        if section is None:
+            yield prefix + name, hints[name]
+        else:
+            yield from _values(section, f"{prefix}{name}.")
 
 
 def _known_keys(config_class: type, prefix: str = "") -> dict[str, bool]:

@@ -3,7 +3,10 @@
 Shapes: F frames, H W pixels.
 """
 
+import hashlib
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,18 @@ from lisa_video.errors import UserError
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".mkv", ".avi")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 ARRAY_SUFFIX = ".npy"
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What a clip holds."""
+
+    frames: int
+    """Pictures, counted; no frame is repeated or left out to reach a rate."""
+    width: int
+    height: int
+    fps: float | None
+    """Average frames per second; None for images and arrays, which have none."""
 
 
 def find_clips(folder: Path) -> dict[str, Path]:
@@ -46,36 +61,60 @@ def find_poses(folder: Path) -> dict[str, Path]:
     return poses
 
 
-def read_clip(path: Path) -> NDArray[np.uint8]:
-    """Frames uint8 (F, H, W, 3), RGB, of one clip from `find_clips`.
+def read_clip(path: Path, indices: Sequence[int] | None = None) -> NDArray[np.uint8]:
+    """Frames uint8 (F, H, W, 3), RGB, of one clip from `find_clips`: all, or those at `indices`.
 
     Raises UserError naming the file where it cannot be read or its frames differ in size.
     """
     if path.is_dir():
-        return _read_images(path)
+        return _read_images(path, indices)
     if path.suffix.lower() == ARRAY_SUFFIX:
-        return _read_array(path)
+        frames = _open_array(path)
+        return np.array(frames if indices is None else frames[list(indices)])
     from lisa_video.video import read_video
 
-    return read_video(path).frames
+    return read_video(path, indices).frames
+
+
+def probe_clip(path: Path) -> ClipInfo:
+    """What one clip from `find_clips` holds; decodes at most one frame. Errors as in `read_clip`,
+    where they show without decoding."""
+    if path.is_dir():
+        height, width = _read_images(path, [0]).shape[1:3]
+        return ClipInfo(len(_images(path)), width, height, None)
+    if path.suffix.lower() == ARRAY_SUFFIX:
+        frames, height, width, _ = _open_array(path).shape
+        return ClipInfo(frames, width, height, None)
+    from lisa_video.video import probe_video
+
+    info = probe_video(path)
+    return ClipInfo(info.frames, info.width, info.height, info.fps)
 
 
 def count_frames(path: Path) -> int:
-    """Frames of one clip from `find_clips`, without decoding them; errors as in `read_clip`."""
-    if path.is_dir():
-        return len(_images(path))
-    if path.suffix.lower() == ARRAY_SUFFIX:
-        return len(_read_array(path))
-    from lisa_video.video import probe_video
-
-    return probe_video(path).frames
+    """Frames of one clip from `find_clips`, without decoding them; errors as in `probe_clip`."""
+    return len(_images(path)) if path.is_dir() else probe_clip(path).frames
 
 
-def _read_images(folder: Path) -> NDArray[np.uint8]:
+def clip_sha256(path: Path) -> str:
+    """Hash of a clip's content; of a folder's, those of its images in their order."""
+    digest = hashlib.sha256()
+    for file in _images(path) if path.is_dir() else [path]:
+        try:
+            with file.open("rb") as stream:
+                while piece := stream.read(1 << 20):
+                    digest.update(piece)
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def _read_images(folder: Path, indices: Sequence[int] | None) -> NDArray[np.uint8]:
     import cv2
 
+    paths = _images(folder)
     frames: list[NDArray[np.uint8]] = []
-    for path in _images(folder):
+    for path in paths if indices is None else [paths[index] for index in indices]:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
         if image is None:
             raise UserError(f"{path}: cannot be read as an image")
@@ -89,9 +128,12 @@ def _read_images(folder: Path) -> NDArray[np.uint8]:
     return np.stack(frames)
 
 
-def _read_array(path: Path) -> NDArray[np.uint8]:
+def _open_array(path: Path) -> NDArray[np.uint8]:
+    """Mapped, so that a clip of a long array is read without the rest."""
     try:
-        frames = np.load(path, allow_pickle=False)
+        if not path.stat().st_size:
+            raise EOFError("the file is empty")
+        frames = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: cannot be read as a NumPy array: {error}") from None
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:

@@ -38,8 +38,8 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def json_number(value: float) -> float | None:
-    """A measure as JSON can hold it: None for NaN."""
-    return None if math.isnan(value) else value
+    """A measure as JSON can hold it: None for NaN and infinity."""
+    return value if math.isfinite(value) else None
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -1,6 +1,9 @@
-"""Score generated clips against the poses asked for: PCK, keypoint distance, missing joints.
+"""Score generated video: FVD and its kin, pose accuracy, motion, likeness to real clips.
 
-python pipelines/evaluate.py --config configs/evaluate.yaml
+python pipelines/evaluate.py --real DIR --fake DIR --poses DIR --metrics fvd,pck --json out.json
+
+With accelerate, on several processes and with the same figures:
+accelerate launch --num_processes 2 pipelines/evaluate.py ...
 """
 
 from lisa_video.cli import run_job
@@ -8,13 +11,13 @@ from lisa_video.evaluation_config import EvaluateConfig
 
 
 def check(config: EvaluateConfig) -> None:
-    from lisa_video.evaluation import check_evaluation
+    from lisa_video.evaluation.job import check_evaluation
 
     check_evaluation(config)
 
 
 def run(config: EvaluateConfig) -> None:
-    from lisa_video.evaluation import evaluate
+    from lisa_video.evaluation.job import evaluate
 
     evaluate(config)
 

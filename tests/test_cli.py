@@ -44,6 +44,8 @@ class Config:
     """Width and height in pixels."""
     prompt: str | None = None
     """Text that guides the clip."""
+    keep_going: bool = False
+    """Do not stop at the first bad clip."""
     optimiser: Optimiser = field(default_factory=Optimiser)
     """How the weights move."""
 
@@ -104,6 +106,22 @@ def test_config_file_and_flags_reach_the_job(job: Path, tmp_path: Path) -> None:
     assert "data=PosixPath('clips')" in result.stdout
     assert "size=(32, 16), prompt='a: man'" in result.stdout
     assert "Optimiser(steps=9, learning_rate=0.001)" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--keep-going"], True),
+        (["--keep_going", "--prompt", "x"], True),
+        (["--keep_going", "true"], True),
+        (["--keep_going=false"], False),
+        ([], False),
+    ],
+)
+def test_a_switch_may_stand_alone(job: Path, flags: list[str], expected: bool) -> None:
+    result = launch(job, *flags, "--data", "clips")
+    assert result.returncode == 0, result.stderr
+    assert f"keep_going={expected}" in result.stdout
 
 
 def test_dry_run_checks_prints_the_config_and_stops(job: Path, tmp_path: Path) -> None:

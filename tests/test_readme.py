@@ -1,5 +1,6 @@
 """The README's commands run as they are written, only smaller and into a temporary folder."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from lisa_video.assets import fetch_asset
+from lisa_video.poses import PoseSequence
 from lisa_video.video import read_video
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,9 +85,36 @@ def test_train_generate_evaluate(folder: Path) -> None:
     )
     run(
         commands["evaluate"],
-        {"videos": videos, "poses": videos / "poses", "json": folder / "scores.json"},
+        {"fake": videos, "poses": videos / "poses", "json": folder / "scores.json"},
     )
     assert (folder / "scores.json").is_file()
+
+
+def test_evaluate_against_real_clips(folder: Path) -> None:
+    """The line with --real, with I3D, on the shortest clips that it takes."""
+    (line,) = re.findall(r"^python .* --real .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    sample = PoseSequence.load(next((ROOT / "data" / "sample" / "poses").glob("*.npz")))
+    clips = np.random.default_rng(0).integers(0, 256, (4, 9, 64, 64, 3), dtype=np.uint8)
+    for name in ("real", "generated", "asked"):
+        (folder / name).mkdir()
+    for index in range(2):
+        np.save(folder / "real" / f"{index}.npy", clips[index])
+        np.save(folder / "generated" / f"{index}.npy", clips[2 + index])
+        sample.frames(range(9)).save(folder / "asked" / f"{index}.npz")
+    run(
+        shlex.split(line),
+        {
+            "real": folder / "real",
+            "fake": folder / "generated",
+            "poses": folder / "asked",
+            "sampling.frames": 9,
+            "json": folder / "out.json",
+            "html": folder / "report.html",
+        },
+    )
+    metrics = json.loads((folder / "out.json").read_text())["metrics"]
+    assert set(metrics) == {"FVD", "pck@0.1", "pck@0.2", "warp_error"}
+    assert (folder / "report.html").is_file()
 
 
 def test_train_and_generate_with_wan(folder: Path) -> None:

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from lisa_video.benchmarks.config import ParametersBenchmarkConfig, StepBenchmarkConfig
+from lisa_video.benchmarks.config import (
+    FvdBenchmarkConfig,
+    ParametersBenchmarkConfig,
+    StepBenchmarkConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -27,4 +31,5 @@ class Benchmark:
 BENCHMARKS = {
     "step": Benchmark(StepBenchmarkConfig, "lisa_video.benchmarks.step"),
     "parameters": Benchmark(ParametersBenchmarkConfig, "lisa_video.benchmarks.parameters"),
+    "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),
 }

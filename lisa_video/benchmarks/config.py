@@ -75,3 +75,48 @@ class ParametersBenchmarkConfig:
     def __post_init__(self) -> None:
         if not self.trainings:
             raise UserError("trainings is empty: name training configs")
+
+
+@dataclass(frozen=True)
+class FvdBenchmarkConfig:
+    """Clips per second of FVD's network, and the time of a Fréchet distance against scipy's matrix
+    root."""
+
+    network: str = "i3d"
+    """i3d (fetched once), or a .safetensors file of its weights."""
+    batch_size: int = 1
+    """Clips per pass."""
+    frames: int = 16
+    """Frames per clip."""
+    repeats: int = 5
+    """Timed passes of each variant; the variants take turns."""
+    warm_up: int = 1
+    """Passes of each variant before that, untimed."""
+    value_clips: int = 8
+    """Clips on each side for what bfloat16 does to the value."""
+    samples: list[int] = field(default_factory=lambda: [256, 2048])
+    """Clips on each side of the Fréchet distance."""
+    dimensions: list[int] = field(default_factory=lambda: [400, 1408])
+    """Features per clip: of I3D, and of VideoMAE's largest model."""
+    frechet_repeats: int = 3
+    """Timed runs of each distance; the matrix root, which is slow, is run once."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Of the network; auto: CUDA where there is a device."""
+    threads: int = 0
+    """Torch threads on the CPU; 0 takes torch's default."""
+    seed: int = 0
+    """Of clips and features."""
+    json: Path | None = None
+    """File for the result as JSON; must not exist."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "repeats", "frechet_repeats"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.frames < 9:
+            raise UserError(f"frames={self.frames}: I3D needs at least 9")
+        if self.value_clips < 2 or min([*self.samples, *self.dimensions], default=2) < 2:
+            raise UserError("value_clips, samples and dimensions must be at least 2")
+        for name in ("warm_up", "threads"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)}: must not be negative")

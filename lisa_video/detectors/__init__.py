@@ -26,9 +26,23 @@ def _build_blazepose(weights: Path | None) -> PoseDetector:
     return BlazePoseDetector(weights or fetch_asset("blazepose"))
 
 
+def _build_rtmpose(weights: Path | None) -> PoseDetector:
+    from lisa_video.detectors.rtmpose import RtmlibDetector
+
+    return RtmlibDetector("rtmpose", weights)
+
+
+def _build_dwpose(weights: Path | None) -> PoseDetector:
+    from lisa_video.detectors.rtmpose import RtmlibDetector
+
+    return RtmlibDetector("dwpose", weights)
+
+
 DETECTORS: Mapping[str, Callable[[Path | None], PoseDetector]] = {
     "figures": _build_figures,
     "blazepose": _build_blazepose,
+    "rtmpose": _build_rtmpose,
+    "dwpose": _build_dwpose,
 }
 """Name -> constructor; each imports what it needs when it is called."""
 
@@ -43,7 +57,8 @@ def build_detector(name: str, *, weights: Path | None = None) -> PoseDetector:
     """The pose detector called `name`.
 
     Args:
-        name: "figures" for the rendered figures of the embedded backbone, "blazepose" for people.
+        name: "figures" for the rendered figures of the embedded backbone, "blazepose" for one
+            person, "rtmpose" and "dwpose" for several where rtmlib is installed.
         weights: folder with its weights; without it the shipped ones, or those that
             `fetch_asset` downloads.
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lisa_video.errors import UserError
-from lisa_video.metrics.i3d import SIDE, minimum_frames
+from lisa_video.metrics.i3d import I3D, SIDE, minimum_frames
 from lisa_video.metrics.i3d_weights import CHECKPOINT_SHA256, load_i3d, published_weights
 from lisa_video.metrics.preprocessing import network_input, short_side_crop
 from lisa_video.metrics.presets import FvdPreset
@@ -126,11 +126,10 @@ class I3DExtractor:
         self._dtype = torch.float32
         self._network = network.to(self._device)
         if precision == "bfloat16":
+            assert isinstance(network, I3D)
             self._dtype = torch.bfloat16
-            for part, module in network.named_children():
-                if part != "Logits":
-                    module.to(self._dtype)
-        if not isinstance(network, torch.jit.ScriptModule):
+            network.to_bfloat16()
+        if not isinstance(network, ScriptNetwork):
             # A sixth faster on a CPU; a script may hold views that refuse it.
             self._network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
@@ -165,7 +164,7 @@ class VideoMAEExtractor:
             raise UserError(f"{folder}: not a VideoMAE of transformers: {reason}") from None
         if config.model_type != "videomae":
             raise UserError(f"{folder}: holds a {config.model_type}, not a videomae")
-        self.name = f"videomae-{_plain_name(folder.name)}"
+        self.name = f"videomae-{plain_name(folder.name)}"
         self.sha256 = file_sha256(weights)
         self.min_frames = self._frames = int(config.num_frames)
         self._side = int(config.image_size)
@@ -192,19 +191,22 @@ class VideoMAEExtractor:
         return _features(self._model(inputs).last_hidden_state.mean(1))
 
 
-class _Script(nn.Module):
-    """A TorchScript network; StyleGAN-V's I3D wants to be told to leave its input alone."""
+class ScriptNetwork(nn.Module):
+    """A TorchScript network. Published ones have options to resize and rescale, which are switched
+    off, and one to give features and not a classification, which is switched on."""
 
-    _OPTIONS = {"rescale": False, "resize": False, "return_features": True}
-
-    def __init__(self, script: torch.jit.ScriptModule) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
-        self.script = script
-        known = {argument.name for argument in script.forward.schema.arguments}
-        self._options = {name: value for name, value in self._OPTIONS.items() if name in known}
+        try:
+            self.script: Any = torch.jit.load(path, map_location="cpu")
+        except (RuntimeError, ValueError, OSError):
+            raise UserError(f"{path}: not a TorchScript network") from None
+        options = {"rescale": False, "resize": False, "return_features": True}
+        known = {argument.name for argument in self.script.forward.schema.arguments}
+        self._options = {name: value for name, value in options.items() if name in known}
 
-    def forward(self, clips: Tensor) -> Any:
-        return self.script(clips, **self._options)
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.script(*inputs, **self._options)
 
 
 def file_sha256(path: Path) -> str:
@@ -225,7 +227,7 @@ def _from_file(
     elif path.suffix in TORCHSCRIPT_SUFFIXES:
         if precision != "float32":
             raise UserError(f"{path}: a TorchScript network runs in float32 only")
-        network = _load_script(path)
+        network = ScriptNetwork(path).eval()
     else:
         suffixes = ", ".join((".safetensors", *TORCHSCRIPT_SUFFIXES))
         raise UserError(f"{path}: a network is a file with one of the suffixes {suffixes}")
@@ -237,7 +239,7 @@ def _from_file(
             )
         name, is_i3d = I3D_NAME, True
     else:
-        name, is_i3d = _plain_name(path.stem), False
+        name, is_i3d = plain_name(path.stem), False
     return I3DExtractor(
         network,
         preset,
@@ -247,13 +249,6 @@ def _from_file(
         device=device,
         precision=precision,
     )
-
-
-def _load_script(path: Path) -> nn.Module:
-    try:
-        return _Script(torch.jit.load(path, map_location="cpu")).eval()
-    except (RuntimeError, ValueError, OSError):
-        raise UserError(f"{path}: not a TorchScript network") from None
 
 
 @torch.inference_mode()
@@ -283,6 +278,6 @@ def _features(output: Any) -> NDArray[np.float32]:
     return output.float().cpu().numpy()
 
 
-def _plain_name(text: str) -> str:
+def plain_name(text: str) -> str:
     """Letters, digits and hyphens, as in a metric's name."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower() or "network"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -174,6 +174,8 @@ def feature_source(
     extractor: FeatureExtractor, preset: FvdPreset, sampling: ClipSampling
 ) -> FeatureSource:
     """What must be equal for features to be compared, or taken from a cache."""
+    if sampling.start != "random":
+        sampling = replace(sampling, seed=0)  # it changes nothing then
     described = json.dumps(
         {"network": extractor.preprocessing, "sampling": asdict(sampling)}, sort_keys=True
     )

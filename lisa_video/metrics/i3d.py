@@ -58,9 +58,7 @@ class I3D(nn.Module):
         self.Logits = nn.Conv3d(channels, CLASSES, 1)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips of at least `minimum_frames(pool_frames)` frames, in the type of the weights.
-
-        The last layer may have weights of a higher precision than the others."""
+        """Clips of at least `minimum_frames(pool_frames)` frames, in the type of the weights."""
         assert clips.shape[1] == 3 and clips.shape[3:] == (SIDE, SIDE), clips.shape
         assert clips.shape[2] >= minimum_frames(self.pool_frames), clips.shape
         feature = _max_pool(self.Conv3d_1a_7x7(clips), (1, 3, 3), (1, 2, 2))
@@ -75,6 +73,12 @@ class I3D(nn.Module):
         feature = feature.to(self.Logits.weight.dtype)
         pooled = functional.avg_pool3d(feature, (self.pool_frames, 7, 7), stride=1)
         return rearrange(self.Logits(pooled), "b c t 1 1 -> b c t").mean(-1)
+
+    def to_bfloat16(self) -> None:
+        """Keep all layers but the last in bfloat16, in place."""
+        for name, layer in self.named_children():
+            if name != "Logits":
+                layer.to(torch.bfloat16)
 
 
 class _Unit(nn.Conv3d):

@@ -128,7 +128,7 @@ def test_without_a_known_benchmark_there_is_one_line(arguments: list[str]) -> No
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: no benchmark '")
-    assert line.endswith("one of: step, parameters")
+    assert line.endswith("one of: step, parameters, fvd")
 
 
 def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
