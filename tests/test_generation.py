@@ -181,7 +181,7 @@ def test_frames_without_people_are_refused(tmp_path: Path) -> None:
         ({"size": "[30,32]"}, r"size=\[30, 32\]: both must be multiples of 4"),
         ({"side_network": "elsewhere"}, "elsewhere: no such folder, and no hub name"),
         ({"backbone__path": "/elsewhere"}, "/elsewhere: no such folder"),
-        ({"backbone__kind": "wan"}, "unknown backbone 'wan', known: animatediff"),
+        ({"backbone__kind": "other"}, "unknown backbone 'other', known: animatediff, cogvideox"),
     ],
 )
 def test_what_cannot_work_is_refused_before_work(
