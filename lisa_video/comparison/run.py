@@ -49,7 +49,7 @@ class SettingSummary:
         fvd: mean over seeds of what the finished arms generate; None where it was not asked for.
         steps_to_equal_pck: step at which the mean PCK curve reaches the final PCK of the best plain setting.
         breakthrough: per seed, the first probed step whose gap passes the declared share of the final plain gap.
-        step_s: mean over seeds of the median seconds of a training step.
+        step_s: mean over seeds of the median seconds of a training step, reading and encoding left out.
     """
 
     setting: Setting

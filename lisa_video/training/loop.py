@@ -162,16 +162,18 @@ def train(
     batches = stream.batches(first_step)
     for step in range(first_step + 1, config.steps + 1):
         # Forward and backward, once for each accumulated pass.
-        started = time.perf_counter()
+        started, data_s = time.perf_counter(), 0.0
         torch.manual_seed(_module_seed(config.seed, step, accelerator.process_index))
         side.train()
         for group, scale in zip(optimizer.param_groups, lr_scales, strict=False):
             group["lr"] = scale * learning_rate(config.optimizer, step)
         passes: list[Tensor] = []
         for _ in range(config.optimizer.gradient_accumulation_steps):
+            asked = time.perf_counter()
             batch = next(batches)
+            noised, conditions = prepare_batch(config, encoder, batch)
+            data_s += time.perf_counter() - asked
             with accelerator.accumulate(*wrapped):
-                noised, conditions = prepare_batch(config, encoder, batch)
                 losses = training_losses(backbone, wrapped[0], noised, conditions, lisa)
                 _require_finite(losses, step, batch)
                 accelerator.backward(losses.total)
@@ -192,7 +194,9 @@ def train(
             values |= {
                 "lr": learning_rate(config.optimizer, step),
                 "grad_norm": float(norm),
-                "step_s": time.perf_counter() - started,
+                # Apart, since a run whose clips another has encoded before waits for none.
+                "step_s": time.perf_counter() - started - data_s,
+                "data_s": data_s,
             }
             bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
         bar.update()
