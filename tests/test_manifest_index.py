@@ -40,7 +40,7 @@ def entries(tmp_path: Path) -> list[ManifestEntry]:
     return made
 
 
-@pytest.fixture(params=[400, 1000, 1 << 22])
+@pytest.fixture(params=[500, 1000, 1 << 22])
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Files read in blocks of one line, of a few, and at once."""
     monkeypatch.setattr(manifest_index, "_BLOCK", request.param)
