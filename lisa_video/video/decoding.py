@@ -114,7 +114,7 @@ def _decode_from(
     """Pictures shown from a key frame on, or from one before it; raises Inexact at any doubt."""
     stream = video_stream(container)
     if seek:
-        container.seek(key.seek, stream=stream)
+        container.seek(key.start, stream=stream)
     expected: int | None = None
     for packet in container.demux(stream):
         if packet.size and expected is None:
