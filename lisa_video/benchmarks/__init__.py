@@ -9,6 +9,7 @@ from typing import Any
 
 from lisa_video.benchmarks.config import (
     FvdBenchmarkConfig,
+    ManifestBenchmarkConfig,
     ParametersBenchmarkConfig,
     StepBenchmarkConfig,
 )
@@ -32,4 +33,5 @@ BENCHMARKS = {
     "step": Benchmark(StepBenchmarkConfig, "lisa_video.benchmarks.step"),
     "parameters": Benchmark(ParametersBenchmarkConfig, "lisa_video.benchmarks.parameters"),
     "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),
+    "manifest": Benchmark(ManifestBenchmarkConfig, "lisa_video.benchmarks.manifest"),
 }
