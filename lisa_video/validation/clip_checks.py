@@ -22,6 +22,7 @@ def check_clip(line: Line, *, config: ValidateDataConfig) -> list[Finding]:
     """Findings about the video and the pose file of a clip, which exist."""
     problems = [
         *_video_problems(line.entry, config),
+        *(_hash_problems(line.entry, config) if config.hashes else ()),
         *_pose_problems(line.entry, config),
     ]
     return [line.finding(check, problem) for check, problem in problems]
@@ -43,14 +44,17 @@ def _video_problems(entry: ManifestEntry, config: ValidateDataConfig) -> Iterato
             yield "video", f"{name} is {found}, the manifest says {stated}"
     if abs(info.fps - entry.fps) > _FPS_TOLERANCE * entry.fps:
         yield "video", f"fps is {info.fps:g}, the manifest says {entry.fps:g}"
-    if config.hashes:
-        try:
-            digest = clip_sha256(path)
-        except UserError as error:
-            yield "video", _without_path(error, path)
-        else:
-            if digest != entry.sha256:
-                yield "hash", f"sha256 is {digest}, the manifest says {entry.sha256}"
+
+
+def _hash_problems(entry: ManifestEntry, config: ValidateDataConfig) -> Iterator[tuple[str, str]]:
+    path = config.dataset / entry.video
+    try:
+        digest = clip_sha256(path)
+    except UserError as error:
+        yield "hash", _without_path(error, path)
+        return
+    if digest != entry.sha256:
+        yield "hash", f"sha256 is {digest}, the manifest says {entry.sha256}"
 
 
 def _pose_problems(entry: ManifestEntry, config: ValidateDataConfig) -> Iterator[tuple[str, str]]:

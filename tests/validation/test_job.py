@@ -4,17 +4,14 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from lisa_video.errors import UserError
 from lisa_video.manifest import MANIFEST, Manifest, load_manifest, write_manifest
-from lisa_video.poses import PoseSequence
 from lisa_video.validation.config import CHECKS, ValidateDataConfig
 from lisa_video.validation.job import (
     CLEANED,
@@ -29,11 +26,6 @@ from .sets import change, make_set, person
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return make_set(tmp_path / "set")
-
-
 def settings(root: Path, **values: Any) -> ValidateDataConfig:
     return ValidateDataConfig(root, **{"workers": 1, "min_side": 16, "min_fps": 5.0, **values})
 
@@ -41,60 +33,6 @@ def settings(root: Path, **values: Any) -> ValidateDataConfig:
 def found(config: ValidateDataConfig) -> list[tuple[str, str]]:
     """Clip and check of each finding."""
     return [(each.id, each.check) for each in validate(config).findings]
-
-
-def test_a_sound_set_has_no_finding(root: Path) -> None:
-    config = settings(root, decode=True, hashes=True, window=9, backbone="wan")
-    result = validate(config)
-    assert not result.findings and not result.bad_lines
-    assert [line.entry for line in result.lines] == load_manifest(root)
-
-
-def replace_poses(root: Path, make: Callable[[PoseSequence], PoseSequence]) -> None:
-    path = root / "poses" / "a1.npz"
-    make(PoseSequence.load(path)).save(path, overwrite=True)
-
-
-def absent_in(frames: int) -> Callable[[PoseSequence], PoseSequence]:
-    def make(poses: PoseSequence) -> PoseSequence:
-        keypoints = poses.keypoints.copy()
-        keypoints[:frames] = 0
-        return replace(poses, keypoints=keypoints)
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("spoil", "options", "check", "problem"),
-    [
-        (lambda r: (r / "clips/a1.mp4").unlink(), {}, "file", "which does not exist"),
-        (lambda r: (r / "clips/a1.mp4").write_bytes(b"no"), {}, "video", "not a video"),
-        (lambda r: (r / "poses/a1.npz").write_bytes(b"no"), {}, "poses", "not a pose file"),
-        (lambda r: change(r, "a1", frames=10), {}, "video", "frames is 9, the manifest says 10"),
-        (lambda r: change(r, "a1", people=2), {}, "poses", "people is 1, the manifest says 2"),
-        (lambda r: change(r, "a1", fps=12.0), {}, "video", "fps is 10, the manifest says 12"),
-        (lambda r: replace_poses(r, absent_in(9)), {}, "people", "no person in any of 9 frames"),
-        (lambda r: replace_poses(r, absent_in(6)), {}, "missing", "no pose in 6 of 9 frames"),
-        (
-            lambda r: replace_poses(r, lambda _: person(9, 0.2)),
-            {},
-            "confidence",
-            "mean confidence 0.20, under 0.3",
-        ),
-        (lambda r: replace_poses(r, lambda p: p.frames(range(8))), {}, "poses", "frames is 8"),
-        (lambda r: replace_poses(r, lambda p: p.resized(96, 64)), {}, "poses", "width is 96"),
-        (lambda r: change(r, "a1", sha256="0" * 64), {"hashes": True}, "hash", "manifest says 000"),
-    ],
-)
-def test_every_flaw_is_found_in_its_clip(
-    root: Path, spoil: Callable[[Path], Any], options: dict[str, Any], check: str, problem: str
-) -> None:
-    spoil(root)
-    findings = [f for f in validate(settings(root, **options)).findings if f.check == check]
-    assert findings and {finding.id for finding in findings} == {"a1"}
-    assert {finding.number for finding in findings} == {3}
-    assert any(problem in finding.problem for finding in findings)
-    assert all("\n" not in finding.problem for finding in findings)
 
 
 @pytest.mark.parametrize(
@@ -134,29 +72,6 @@ def test_whole_clips_suit_the_backbone(
     assert all(f"the first {fitting}" in problem for problem in problems)
 
 
-def test_frame_steps_are_those_of_the_backbones() -> None:
-    from lisa_video.backbones import BACKBONES, backbone_class
-    from lisa_video.validation.config import FRAME_STEPS
-
-    assert FRAME_STEPS.keys() == BACKBONES.keys()
-    for kind, step in FRAME_STEPS.items():
-        # What it is per latent frame, or twice that where the number of latent frames is odd.
-        assert step in (1 * backbone_class(kind).frames_per_latent, 8)
-
-
-def test_damage_inside_a_video_is_found_by_decoding(root: Path) -> None:
-    path = root / "clips" / "a2.mp4"
-    content = bytearray(path.read_bytes())
-    start = content.index(b"mdat") + len(content) // 2
-    content[start : start + 400] = bytes(400)
-    path.write_bytes(content)
-    assert ("a2", "video") in found(settings(root, decode=True))
-    assert found(settings(root, metadata_only=True, hashes=True)) == []
-    assert ("a2", "hash") in found(settings(root, hashes=True)) or ("a2", "video") in found(
-        settings(root, hashes=True)
-    )
-
-
 # Across clips.
 
 
@@ -180,8 +95,8 @@ def test_clips_of_a_source_belong_into_one_split(root: Path) -> None:
     write_manifest(root, entries)
     assert found(settings(root, metadata_only=True)) == [(names[0], "leak"), (names[1], "leak")]
     assert not found(settings(root, metadata_only=True, source_of_id=r"(dance)"))
-    every = found(settings(root, metadata_only=True, source_of_id=r"(.).*"))
-    assert [id for id, _ in every] == ["a2", "a3"], "a4 and a5 are in the smaller split"
+    every = found(settings(root, metadata_only=True, source_of_id=r"(a).*"))
+    assert every == [("a2", "leak"), ("a3", "leak")], "a5 is in the smaller split"
 
 
 def test_a_video_named_in_two_splits_leaks_whatever_its_hash(root: Path) -> None:
@@ -273,14 +188,14 @@ def test_the_cleaned_manifest_has_no_error_and_its_lines_as_they_were(root: Path
     change_text[4] = "{broken"
     before = "\n".join(change_text)
     (root / MANIFEST).write_text(before)
-    assert not run_validation(settings(root, fix=True))
+    assert not run_validation(settings(root, fix=True, metadata_only=True))
     assert (root / MANIFEST).read_text() == before
     cleaned = (root / CLEANED).read_text().splitlines()
     assert cleaned == [line for index, line in enumerate(change_text) if index not in (2, 4)]
     with pytest.raises(UserError, match="exists already"):
         check_validation(settings(root, fix=True))
     (root / CLEANED).rename(root / MANIFEST)
-    assert run_validation(settings(root, fix=True))
+    assert run_validation(settings(root, fix=True, metadata_only=True))
     assert len(Manifest.open(root)) == 4
 
 
@@ -296,18 +211,20 @@ def test_the_page_stands_alone_and_is_escaped(
     change(root, "a0", caption="<script>alert('x')</script> \"ü\"")
     (root / "clips" / "a1.mp4").write_bytes(b"no video")
     (root / "poses" / "a2.npz").write_bytes(b"no poses")
+    (root / "poses" / "a3.npz").unlink()
+    person(9, confidence=0.0).save(root / "poses" / "a3.npz")
     page, listed = tmp_path / "page.html", tmp_path / "found.json"
-    assert not run_validation(settings(root, html=page, json=listed, thumbnails=5))
+    assert not run_validation(settings(root, html=page, json=listed, thumbnails=5, workers=2))
     text = page.read_text()
     assert "<script" not in text and "&lt;script&gt;" in text
     assert "http" not in text and text.count('src="data:image/jpeg;base64,') == 4
     assert text.count("no picture") == 1
     assert "not a video" in text and "a2" in text
     findings = json.loads(listed.read_text())["findings"]
-    assert Counter(each["check"] for each in findings) == {"video": 1, "poses": 1}
+    assert Counter(each["check"] for each in findings) == {"video": 1, "poses": 1, "people": 1}
     assert {each["level"] for each in findings} == {"error"}
     printed = capsys.readouterr().out
-    assert "6 clips, 2 errors, 0 warnings" in printed
+    assert "6 clips, 3 errors, 0 warnings" in printed
     assert "error: line 3 clip 'a1': video: not a video" in printed
 
 
@@ -336,28 +253,16 @@ def test_the_job_and_its_exit_code(root: Path, tmp_path: Path) -> None:
 
 
 def test_names_of_all_sorts(tmp_path: Path) -> None:
+    """The whole job, as on a sound set."""
     root = make_set(tmp_path / "my 'set' ü", train=1, validation=0)
     video = "clips/a \"b\" 'c' 日本 & <d>.mp4"
     (root / "clips" / "a0.mp4").rename(root / video)
     entries = load_manifest_without_files(root)
     write_manifest(root, [replace(entries[0], video=video)])
     page = tmp_path / "page.html"
-    assert run_validation(settings(root, html=page, decode=True))
+    assert run_validation(settings(root, html=page, decode=True, hashes=True, window=9))
     assert "base64" in page.read_text()
 
 
 def load_manifest_without_files(root: Path) -> list[Any]:
     return list(Manifest.open(root, check_files=False).metadata())
-
-
-def test_workers_find_the_same(root: Path) -> None:
-    (root / "clips" / "a3.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
-    replace_poses(root, absent_in(9))
-    assert (
-        found(settings(root, workers=2))
-        == found(settings(root))
-        == [
-            ("a1", "people"),
-            ("a3", "video"),
-        ]
-    )
