@@ -21,7 +21,7 @@ from lisa_video.extraction.journal import only_run
 from lisa_video.extraction_config import ClipsConfig, ExtractPosesConfig
 from lisa_video.manifest import MANIFEST, load_manifest
 from tests.broken_videos import FAULTS, break_videos
-from tests.extraction.figures import figures_config, write_figures
+from tests.extraction.man import man_config, write_man
 
 JOB = Path(__file__).parents[2] / "pipelines" / "extract_poses.py"
 
@@ -29,9 +29,9 @@ JOB = Path(__file__).parents[2] / "pipelines" / "extract_poses.py"
 @pytest.fixture
 def config(tmp_path: Path) -> ExtractPosesConfig:
     for number in range(6):
-        write_figures(tmp_path / "videos" / f"set {number % 2}" / f"é{number}.mp4", seed=number)
+        write_man(tmp_path / "videos" / f"set {number % 2}" / f"é{number}.mp4", start=15 * number)
     (tmp_path / "videos" / "broken.mp4").write_text("no video")
-    return figures_config(tmp_path / "videos", tmp_path / "out")
+    return man_config(tmp_path / "videos", tmp_path / "out")
 
 
 def skipped(out: Path) -> list[dict[str, object]]:
@@ -41,12 +41,8 @@ def skipped(out: Path) -> list[dict[str, object]]:
 def run_job(config: ExtractPosesConfig, **popen: object) -> subprocess.Popen[str]:
     flags = {
         "out": config.out,
-        "detector": "figures",
         "clips.min_frames": config.clips.min_frames,
         "clips.max_frames": config.clips.max_frames,
-        "people.min_confidence": config.people.min_confidence,
-        "people.min_presence": config.people.min_presence,
-        "people.min_height": config.people.min_height,
         "workers": 1,
     }
     words = [part for key, value in flags.items() for part in (f"--{key}", str(value))]
@@ -97,9 +93,9 @@ def test_videos_that_came_changed_or_went_since(config: ExtractPosesConfig) -> N
     before = {entry.id: entry for entry in load_manifest(config.out)}
     videos = sorted(config.source.glob("*/*.mp4"))
     videos[0].unlink()
-    write_figures(config.source / "new.mp4", seed=10)
+    write_man(config.source / "new.mp4", start=100)
     videos[1].unlink()
-    write_figures(videos[1], seed=11)
+    write_man(videos[1], start=99)
     extract(config)
     after = {entry.id: entry for entry in load_manifest(config.out)}
     assert len(set(after) - set(before)) == 1 and set(before) <= set(after)
@@ -178,7 +174,7 @@ def test_the_job_says_in_one_line_what_is_wrong(config: ExtractPosesConfig) -> N
 def test_two_hundred_videos_of_which_twenty_are_broken(tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     for number in range(180):
-        write_figures(videos / f"part {number % 7}" / f"{number}.mp4", seed=number, count=5)
+        write_man(videos / f"part {number % 7}" / f"{number}.mp4", start=number % 110, count=5)
     reasons: dict[str, str] = {}
     faults = [fault for fault in FAULTS if fault.name not in ("folder", "link")][:10]
     for copy in ("one", "two"):
@@ -187,7 +183,7 @@ def test_two_hundred_videos_of_which_twenty_are_broken(tmp_path: Path) -> None:
         for path, reason in break_videos(folder, faults).items():
             reasons[path.relative_to(videos).as_posix()] = reason
     assert len(reasons) == 20
-    config = figures_config(videos, tmp_path / "out")
+    config = man_config(videos, tmp_path / "out")
     extract(replace(config, workers=2))
     assert len(load_manifest(config.out)) == 180
     found = {str(part["source"]): str(part["reason"]) for part in skipped(config.out)}
