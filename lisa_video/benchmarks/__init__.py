@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from lisa_video.benchmarks.config import (
+    ExtractBenchmarkConfig,
     FvdBenchmarkConfig,
     ManifestBenchmarkConfig,
     ParametersBenchmarkConfig,
@@ -33,5 +34,6 @@ BENCHMARKS = {
     "step": Benchmark(StepBenchmarkConfig, "lisa_video.benchmarks.step"),
     "parameters": Benchmark(ParametersBenchmarkConfig, "lisa_video.benchmarks.parameters"),
     "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),
+    "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
     "manifest": Benchmark(ManifestBenchmarkConfig, "lisa_video.benchmarks.manifest"),
 }
