@@ -9,7 +9,9 @@ from typing import Any
 
 from lisa_video.benchmarks.config import (
     AttentionBenchmarkConfig,
+    ExtractBenchmarkConfig,
     FvdBenchmarkConfig,
+    ManifestBenchmarkConfig,
     ParametersBenchmarkConfig,
     StepBenchmarkConfig,
 )
@@ -34,4 +36,6 @@ BENCHMARKS = {
     "parameters": Benchmark(ParametersBenchmarkConfig, "lisa_video.benchmarks.parameters"),
     "attention": Benchmark(AttentionBenchmarkConfig, "lisa_video.benchmarks.attention"),
     "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),
+    "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
+    "manifest": Benchmark(ManifestBenchmarkConfig, "lisa_video.benchmarks.manifest"),
 }

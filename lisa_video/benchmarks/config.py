@@ -167,3 +167,45 @@ class FvdBenchmarkConfig:
         for name in ("warm_up", "threads"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)}: must not be negative")
+
+
+@dataclass(frozen=True)
+class ExtractBenchmarkConfig:
+    """Time of extracting a folder with one worker and with several."""
+
+    video: Path | None = None
+    """Clip whose copies are extracted; null takes a talking man of 120 frames (fetched once)."""
+    videos: int = 16
+    """Copies."""
+    detector: str = "blazepose"
+    """Pose detector, as in extract_poses.py."""
+    workers: int = 2
+    """Videos at a time, against one."""
+    engine: Literal["local", "ray"] = "local"
+    """Where they run."""
+    repeats: int = 3
+    """Rounds of both."""
+    json: Path | None = None
+    """File for the result as JSON; must not exist."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("videos", 1), ("workers", 2), ("repeats", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least {least}")
+
+
+@dataclass(frozen=True)
+class ManifestBenchmarkConfig:
+    """Time and memory of opening a large manifest, and time of validating one."""
+
+    clips: int = 1_000_000
+    """Of the set that is opened; its files are not looked for."""
+    validated_clips: int = 10_000
+    """Of the set that is validated, metadata only; its files exist."""
+    json: Path | None = None
+    """File for the result as JSON; must not exist."""
+
+    def __post_init__(self) -> None:
+        for name in ("clips", "validated_clips"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")

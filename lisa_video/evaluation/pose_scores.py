@@ -16,6 +16,7 @@ from lisa_video.detectors.base import PoseDetector
 from lisa_video.errors import UserError
 from lisa_video.metrics.pose_presets import POSE_PRESETS, PosePreset, PoseTally, tally_poses
 from lisa_video.poses import PoseSequence
+from lisa_video.poses.skeletons import BODY
 from lisa_video.reports import json_number
 
 ScoredClip = tuple[str, NDArray[np.uint8], PoseSequence]
@@ -72,7 +73,7 @@ def score_clips(
         if name in tallies:
             raise UserError(f"{name}: two clips have this id")
         tallies[name] = score_keypoints(
-            name, detector.detect(frames), poses, frames.shape[1:3], preset
+            name, detector.detect(frames)[:, :, BODY], poses, frames.shape[1:3], preset
         )
     if not tallies:
         raise UserError("no clips to score")
@@ -98,10 +99,10 @@ def score_keypoints(
 
 
 def asked_keypoints(poses: PoseSequence, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Keypoints asked for, (F, P, 18, 3), in pixels of a clip of this height and width; those
+    """Body keypoints asked for, (F, P, 18, 3), in pixels of a clip of this height and width; those
     outside of the frame are absent."""
     height, width = size
-    keypoints = poses.resized(width, height).keypoints
+    keypoints = poses.resized(width, height).body
     points = keypoints[..., :2]
     inside = ((points >= 0) & (points <= (width, height))).all(-1, keepdims=True)
     return np.where(inside, keypoints, np.float32(0))
