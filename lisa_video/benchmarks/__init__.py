@@ -9,6 +9,7 @@ from typing import Any
 
 from lisa_video.benchmarks.config import (
     AttentionBenchmarkConfig,
+    DecodeBenchmarkConfig,
     ExtractBenchmarkConfig,
     FvdBenchmarkConfig,
     ParametersBenchmarkConfig,
@@ -36,4 +37,5 @@ BENCHMARKS = {
     "attention": Benchmark(AttentionBenchmarkConfig, "lisa_video.benchmarks.attention"),
     "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),
     "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
+    "decode": Benchmark(DecodeBenchmarkConfig, "lisa_video.benchmarks.decode"),
 }
