@@ -12,6 +12,7 @@ from lisa_video.benchmarks.config import (
     DecodeBenchmarkConfig,
     ExtractBenchmarkConfig,
     FvdBenchmarkConfig,
+    ManifestBenchmarkConfig,
     ParametersBenchmarkConfig,
     StepBenchmarkConfig,
 )
@@ -38,4 +39,5 @@ BENCHMARKS = {
     "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),
     "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
     "decode": Benchmark(DecodeBenchmarkConfig, "lisa_video.benchmarks.decode"),
+    "manifest": Benchmark(ManifestBenchmarkConfig, "lisa_video.benchmarks.manifest"),
 }
