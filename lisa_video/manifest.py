@@ -1,4 +1,4 @@
-"""The dataset format, version 1: a folder of clips, pose files and a manifest; see data/README.md.
+"""The dataset format, version 2: a folder of clips, pose files and a manifest; see data/README.md.
 
 Shape legend: F frames, H W pixels.
 """
@@ -10,7 +10,7 @@ import os
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import TracebackType
@@ -19,13 +19,14 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from lisa_video.clip_files import clip_sha256
 from lisa_video.errors import UserError
 from lisa_video.poses import PoseSequence
 from lisa_video.video import even_size, write_video
 
 MANIFEST = "manifest.jsonl"
 FORMAT = "lisa_video"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CLIP_FOLDER = "clips"
 POSE_FOLDER = "poses"
 
@@ -58,6 +59,10 @@ class ManifestEntry:
     """Height of the video in pixels."""
     split: str
     """Such as "train" or "validation"; of the same letters as an id."""
+    people: int
+    """Columns of people in the pose file; 0 where nobody was found."""
+    sha256: str
+    """SHA-256 of the video file, as 64 hexadecimal digits."""
 
 
 def load_manifest(root: Path) -> list[ManifestEntry]:
@@ -165,7 +170,17 @@ class DatasetWriter:
         write_video(self.root / video, frames, poses.fps, crf=self._crf)
         replace(poses, width=width, height=height).save(self.root / pose_file)
         entry = ManifestEntry(
-            id, video, pose_file, caption, float(poses.fps), len(frames), width, height, split
+            id=id,
+            video=video,
+            poses=pose_file,
+            caption=caption,
+            fps=float(poses.fps),
+            frames=len(frames),
+            width=width,
+            height=height,
+            split=split,
+            people=poses.keypoints.shape[1],
+            sha256=clip_sha256(self.root / video),
         )
         self._entries[id] = entry
         return entry
@@ -177,17 +192,34 @@ class DatasetWriter:
         trace: TracebackType | None,
     ) -> None:
         if kind is None:
-            self._write_manifest()
+            write_manifest(self.root, list(self._entries.values()))
 
-    def _write_manifest(self) -> None:
-        if not self._entries:
-            raise UserError(f"{self.root}: no clip was added, so there is no dataset to write")
-        lines: list[dict[str, Any]] = [{"format": FORMAT, "version": FORMAT_VERSION}]
-        lines += [asdict(entry) for entry in self._entries.values()]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        temporary = self.root / f".{MANIFEST}.{os.getpid()}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, self.root / MANIFEST)
+
+def write_manifest(root: Path, entries: Iterable[ManifestEntry]) -> None:
+    """Write the manifest of a dataset, whole or not at all; an earlier one is replaced.
+
+    Raises:
+        UserError: there is no entry, or the file cannot be written.
+    """
+    temporary = root / f".{MANIFEST}.{os.getpid()}.tmp"
+    count = 0
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(_json_line({"format": FORMAT, "version": FORMAT_VERSION}))
+            for entry in entries:
+                file.write(_json_line(asdict(entry)))
+                count += 1
+        if not count:
+            raise UserError(f"{root}: no clip was added, so there is no dataset to write")
+        os.replace(temporary, root / MANIFEST)
+    except OSError as error:
+        raise UserError(f"{root / MANIFEST}: cannot be written: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _json_line(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False) + "\n"
 
 
 def check_lengths(source: str, video_frames: int, pose_frames: int) -> None:
@@ -237,6 +269,11 @@ _Check = tuple[Callable[[Any], bool], str]
 _TEXT: _Check = (lambda value: isinstance(value, str), "text")
 _NAME: _Check = (_is_name, f"a name of {_NAME_RULE}")
 _COUNT: _Check = (lambda value: type(value) is int and value >= 1, "a whole number from 1")
+_PEOPLE: _Check = (lambda value: type(value) is int and value >= 0, "a whole number from 0")
+_SHA256: _Check = (
+    lambda value: isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{64}", value)),
+    "64 digits of 0-9 and a-f",
+)
 _RATE: _Check = (
     # Compared, not converted: JSON knows numbers that no float can hold.
     lambda value: type(value) in (int, float) and 0 < value <= 10_000,
@@ -252,6 +289,8 @@ _CHECKS: dict[str, _Check] = {
     "width": _COUNT,
     "height": _COUNT,
     "split": _NAME,
+    "people": _PEOPLE,
+    "sha256": _SHA256,
 }
 assert list(_CHECKS) == [field.name for field in fields(ManifestEntry)]
 

@@ -1,5 +1,6 @@
 """The dataset format: what is written can be read, and every bad line is named."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import fields
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 from lisa_video.errors import UserError
 from lisa_video.manifest import (
@@ -21,6 +23,20 @@ from lisa_video.poses import PoseSequence
 from lisa_video.video import count_frames
 
 SCHEMA = Path(__file__).parents[1] / "data" / "manifest.schema.json"
+BAD_VALUES: dict[str, Any] = {
+    "id": "a b",
+    "video": "clips/../../a.mp4",
+    "poses": "/a.npz",
+    "caption": None,
+    "fps": 0,
+    "frames": 1.5,
+    "width": 0,
+    "height": "16",
+    "split": "",
+    "people": -1,
+    "sha256": "00",
+    "author": "me",
+}
 
 
 def poses_for(frames: int, width: int, height: int) -> PoseSequence:
@@ -48,8 +64,9 @@ def root(tmp_path: Path) -> Path:
 def test_what_is_written_can_be_read(root: Path) -> None:
     entries = load_manifest(root)
     assert [entry.id for entry in entries] == ["a", "b", "c"]
+    digest = hashlib.sha256((root / "clips" / "b.mp4").read_bytes()).hexdigest()
     assert entries[1] == ManifestEntry(
-        "b", "clips/b.mp4", "poses/b.npz", "a clip b", 12.5, 5, 24, 16, "train"
+        "b", "clips/b.mp4", "poses/b.npz", "a clip b", 12.5, 5, 24, 16, "train", 1, digest
     )
     for entry in entries:
         assert count_frames(root / entry.video) == entry.frames
@@ -61,21 +78,17 @@ def test_what_is_written_can_be_read(root: Path) -> None:
 
 def test_the_schema_describes_what_is_written(root: Path) -> None:
     schema = json.loads(SCHEMA.read_text())
-    header, clip = (schema["$defs"][name] for name in ("header", "clip"))
+    clip = schema["$defs"]["clip"]
     names = [field.name for field in fields(ManifestEntry)]
     assert list(clip["properties"]) == clip["required"] == names
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
     lines = [json.loads(line) for line in (root / MANIFEST).read_text().splitlines()]
-    constants = {name: value["const"] for name, value in header["properties"].items()}
-    assert lines[0] == constants
-    kinds: dict[str, type | tuple[type, ...]] = {
-        "string": str,
-        "integer": int,
-        "number": (int, float),
-    }
-    for line in lines[1:]:
-        assert list(line) == names
-        for name, value in line.items():
-            assert isinstance(value, kinds[clip["properties"][name]["type"]])
+    for line in lines:
+        validator.validate(line)
+    for name, value in BAD_VALUES.items():
+        assert not validator.is_valid(lines[1] | {name: value}), name
+    assert not validator.is_valid({"format": "lisa_video", "version": 1})
 
 
 def test_captions_keep_their_letters_and_quotes(tmp_path: Path) -> None:
@@ -163,8 +176,8 @@ def rewrite(root: Path, line: int, change: Callable[[dict[str, Any]], Any]) -> N
 @pytest.mark.parametrize(
     ("line", "change", "problem"),
     [
-        (1, lambda _: {"format": "lisa_video", "version": 2}, "format version 2; .* version 1"),
-        (1, lambda _: {"format": "other", "version": 1}, "not a dataset's header, which is"),
+        (1, lambda _: {"format": "lisa_video", "version": 1}, "format version 1; .* version 2"),
+        (1, lambda _: {"format": "other", "version": 2}, "not a dataset's header, which is"),
         (1, lambda _: "[]", "not a JSON object"),
         (3, lambda _: "{'id'}", "not valid JSON"),
         (3, lambda _: "", "not valid JSON"),
@@ -180,6 +193,12 @@ def rewrite(root: Path, line: int, change: Callable[[dict[str, Any]], Any]) -> N
         (3, lambda clip: {**clip, "frames": 0}, "'frames' is 0, it must be a whole number from 1"),
         (3, lambda clip: {**clip, "frames": 5.0}, r"'frames' is 5\.0"),
         (3, lambda clip: {**clip, "width": True}, "'width' is true"),
+        (
+            3,
+            lambda clip: {**clip, "people": -1},
+            "'people' is -1, it must be a whole number from 0",
+        ),
+        (3, lambda clip: {**clip, "sha256": "AB" * 32}, "'sha256' is .*, it must be 64 digits"),
         (3, lambda clip: {**clip, "fps": 0}, "'fps' is 0, it must be a number above 0"),
         (3, lambda clip: {**clip, "fps": "25"}, "'fps' is \"25\""),
         (3, lambda clip: {**clip, "fps": 10**400}, r"'fps' is \[\.\.\.\], it must"),
@@ -238,6 +257,6 @@ def test_folders_that_hold_no_dataset(tmp_path: Path) -> None:
     manifest.write_bytes(b"")
     with pytest.raises(UserError, match="line 1: not valid JSON"):
         load_manifest(tmp_path)
-    manifest.write_text('{"format": "lisa_video", "version": 1}\n')
+    manifest.write_text('{"format": "lisa_video", "version": 2}\n')
     with pytest.raises(UserError, match="lists no clip"):
         load_manifest(tmp_path)

@@ -156,7 +156,7 @@ class _Measurer:
     ) -> NDArray[np.float32]:
         if self._given is not None:
             given = PoseSequence.load(self._given[name])
-            return given.resized(size[1], size[0]).keypoints
+            return given.resized(size[1], size[0]).body
         assert self._detector is not None and frames is not None
         return self._detector.detect(frames)
 

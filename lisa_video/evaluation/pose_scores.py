@@ -98,10 +98,10 @@ def score_keypoints(
 
 
 def asked_keypoints(poses: PoseSequence, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Keypoints asked for, (F, P, 18, 3), in pixels of a clip of this height and width; those
+    """Body keypoints asked for, (F, P, 18, 3), in pixels of a clip of this height and width; those
     outside of the frame are absent."""
     height, width = size
-    keypoints = poses.resized(width, height).keypoints
+    keypoints = poses.resized(width, height).body
     points = keypoints[..., :2]
     inside = ((points >= 0) & (points <= (width, height))).all(-1, keepdims=True)
     return np.where(inside, keypoints, np.float32(0))

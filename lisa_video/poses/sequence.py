@@ -1,6 +1,6 @@
 """The poses of one video, in memory and as a file.
 
-Shape legend: F frames, P people, K = 18 keypoints.
+Shape legend: F frames, P people, K keypoints: 18, with hands 60, with the face 128.
 
 File format, version 1: an .npz archive without pickled objects, with the arrays `version` (1),
 `keypoints` float32 (F, P, K, 3) and the scalars `width`, `height`, `fps`, `skeleton`, `detector`.
@@ -21,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lisa_video.errors import UserError
-from lisa_video.poses.skeletons import OPENPOSE_18
+from lisa_video.poses.skeletons import BODY, SKELETONS
 
 FORMAT_VERSION = 1
-SKELETON = "openpose18"
 _FIELDS = ("keypoints", "width", "height", "fps", "skeleton", "detector")
 
 
@@ -34,11 +33,11 @@ class PoseSequence:
 
     Raises:
         UserError: when made with keypoints that `validate_keypoints` refuses, a size or frame rate
-            that is not positive, or another skeleton.
+            that is not positive, or an unknown skeleton.
     """
 
     keypoints: NDArray[np.float32]
-    """(F, P, 18, 3) in OpenPose-18 order: x, y in pixels of the video, continuous (the centre of
+    """(F, P, K, 3) in the skeleton's order: x, y in pixels of the video, continuous (the centre of
     pixel i is i + 0.5), and confidence in [0, 1]; 0 is absent."""
     width: int
     """Width of the video in pixels."""
@@ -46,19 +45,24 @@ class PoseSequence:
     """Height of the video in pixels."""
     fps: float
     """Frames per second."""
-    skeleton: str = SKELETON
-    """Order of the joints; "openpose18" is the only one."""
+    skeleton: str = "openpose18"
+    """Order of the joints, one of `SKELETONS`; the first 18 are always the body's."""
     detector: str = "unknown"
-    """Where the keypoints come from: a detector's name or "ground-truth"."""
+    """Where the keypoints come from: a detector's name and version, or "ground-truth"."""
 
     def __post_init__(self) -> None:
         _validate_metadata({name: getattr(self, name) for name in _FIELDS}, "pose sequence")
-        validate_keypoints(self.keypoints, "pose sequence")
+        validate_keypoints(self.keypoints, "pose sequence", self.skeleton)
         assert self.keypoints.dtype == np.float32, self.keypoints.dtype
 
     def __len__(self) -> int:
         """Number of frames F."""
         return len(self.keypoints)
+
+    @property
+    def body(self) -> NDArray[np.float32]:
+        """The keypoints without hands and face, (F, P, 18, 3): OpenPose-18, of any skeleton."""
+        return self.keypoints[:, :, BODY]
 
     def resized(self, width: int, height: int) -> PoseSequence:
         """The poses of the same video, stretched to `width` x `height` pixels."""
@@ -72,9 +76,10 @@ class PoseSequence:
     def frame_weights(self) -> NDArray[np.float32]:
         """How far to trust the pose of each frame, float32 (F,) in [0, 1].
 
-        Mean confidence over all joints of the most confident person; 0 where nobody was found.
+        Mean confidence over the body's joints of the most confident person; 0 where nobody was
+        found.
         """
-        return self.keypoints[..., 2].mean(axis=-1).max(axis=-1, initial=0)
+        return self.body[..., 2].mean(axis=-1).max(axis=-1, initial=0)
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """Write a pose file, whole or not at all.
@@ -109,7 +114,7 @@ class PoseSequence:
         values = _read(Path(path))
         # Checked here, so that messages name the file and the type that it holds.
         _validate_metadata(values, str(path))
-        validate_keypoints(values["keypoints"], str(path))
+        validate_keypoints(values["keypoints"], str(path), values["skeleton"])
         values["keypoints"] = values["keypoints"].astype(np.float32, copy=False)
         poses = cls(**values)
         if require_people and not poses.keypoints[..., 2].any():
@@ -117,18 +122,19 @@ class PoseSequence:
         return poses
 
 
-def validate_keypoints(keypoints: NDArray[Any], source: str) -> None:
+def validate_keypoints(keypoints: NDArray[Any], source: str, skeleton: str = "openpose18") -> None:
     """Check an array of keypoints.
 
     Args:
-        keypoints: should be floating point (F, P, 18, 3) with at least one frame.
+        keypoints: should be floating point (F, P, K, 3) with at least one frame.
         source: file or thing that the message is about.
+        skeleton: one of `SKELETONS`, which K follows from.
 
     Raises:
         UserError: wrong type or shape, no frames, values that are not finite, or confidences
             outside [0, 1]; the message names the source and the first bad frame, counted from 0.
     """
-    joints = len(OPENPOSE_18)
+    joints = len(SKELETONS[skeleton])
     well_shaped = keypoints.ndim == 4 and keypoints.shape[2:] == (joints, 3) and len(keypoints)
     if not well_shaped or not np.issubdtype(keypoints.dtype, np.floating):
         found = f"{keypoints.dtype} {keypoints.shape}"
@@ -147,8 +153,9 @@ def _refuse_frames(bad: NDArray[np.bool_], source: str, problem: str) -> None:
 
 
 def _validate_metadata(values: dict[str, Any], source: str) -> None:
-    if values["skeleton"] != SKELETON:
-        raise UserError(f"{source}: unknown skeleton '{values['skeleton']}', known: {SKELETON}")
+    if values["skeleton"] not in SKELETONS:
+        known = ", ".join(SKELETONS)
+        raise UserError(f"{source}: unknown skeleton '{values['skeleton']}', known: {known}")
     if values["width"] < 1 or values["height"] < 1:
         raise UserError(f"{source}: a video of {values['width']}x{values['height']} pixels")
     if not (np.isfinite(values["fps"]) and values["fps"] > 0):

@@ -6,7 +6,7 @@ from einops import reduce
 
 from lisa_video.poses import draw_pose_frames
 from lisa_video.poses.drawing import line_width
-from lisa_video.poses.skeletons import OPENPOSE_18
+from lisa_video.poses.skeletons import OPENPOSE_18, SKELETONS
 
 
 def person(**joints: tuple[float, float, float]) -> np.ndarray:
@@ -89,3 +89,27 @@ def test_people_partly_outside_are_cut_off() -> None:
 def test_lines_never_get_thinner_than_can_be_seen() -> None:
     assert line_width((32, 16)) == 1.2
     assert line_width((512, 256)) == pytest.approx(11.264)
+
+
+# Hands and face.
+
+
+def test_absent_hands_and_face_leave_the_body_as_it_is() -> None:
+    body = standing()
+    expected = draw_pose_frames(body, (200, 100), (96, 64))
+    for names in SKELETONS.values():
+        whole = np.concatenate([body, np.zeros((1, 1, len(names) - 18, 3), np.float32)], axis=2)
+        np.testing.assert_array_equal(draw_pose_frames(whole, (200, 100), (96, 64)), expected)
+
+
+def test_fingers_are_thin_lines_with_blue_joints_and_faces_white_dots() -> None:
+    names = SKELETONS["openpose18_hands_face"]
+    keypoints = np.zeros((1, 1, len(names), 3), np.float32)
+    keypoints[0, 0, names.index("r_hand_root")] = [20.5, 20.5, 1]
+    keypoints[0, 0, names.index("r_hand_thumb_1")] = [120.5, 20.5, 1]
+    keypoints[0, 0, names.index("face_30")] = [100.5, 80.5, 0.5]
+    frame = draw_pose_frames(keypoints, (200, 100), (200, 100))[0]
+    np.testing.assert_allclose(frame[:, 20, 70], [1, 0, 0])
+    np.testing.assert_allclose(frame[2, 20, [20, 120]], 1, atol=0.01)
+    assert (frame[0, :, 60] > 0).sum() < line_width((200, 100))
+    np.testing.assert_allclose(frame[:, 80, 100], 0.5, atol=0.01)

@@ -8,6 +8,7 @@ import pytest
 
 from lisa_video.errors import UserError
 from lisa_video.poses import PoseSequence
+from lisa_video.poses.skeletons import SKELETONS
 
 
 def random_poses(frames: int = 4, people: int = 2) -> PoseSequence:
@@ -40,6 +41,24 @@ def test_saved_poses_load_bit_for_bit(tmp_path: Path) -> None:
     assert (loaded.width, loaded.height, loaded.fps) == (64, 48, 12.5)
     assert (loaded.skeleton, loaded.detector) == ("openpose18", "ground-truth")
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "joints"), [(name, len(SKELETONS[name])) for name in SKELETONS]
+)
+def test_every_skeleton_is_stored_with_its_body_first(
+    tmp_path: Path, skeleton: str, joints: int
+) -> None:
+    keypoints = np.random.default_rng(0).random((3, 2, joints, 3)).astype(np.float32)
+    poses = PoseSequence(keypoints, 64, 48, fps=5, skeleton=skeleton)
+    poses.save(tmp_path / "a.npz")
+    loaded = PoseSequence.load(tmp_path / "a.npz")
+    assert loaded.skeleton == skeleton
+    np.testing.assert_array_equal(loaded.keypoints, keypoints)
+    np.testing.assert_array_equal(loaded.body, keypoints[:, :, :18])
+    # Hands and face, which are often hidden, do not make a frame less trusted.
+    body_only = PoseSequence(keypoints[:, :, :18], 64, 48, fps=5)
+    np.testing.assert_array_equal(loaded.frame_weights(), body_only.frame_weights())
 
 
 def test_saving_over_a_file_must_be_asked_for(tmp_path: Path) -> None:
@@ -119,7 +138,8 @@ def test_confidence_above_one_is_refused_with_file_and_frame(tmp_path: Path) -> 
         ({"fps": 0.0}, "fps is 0.0"),
         ({"fps": "often"}, "must be single numbers"),
         ({"width": 0}, "0x48 pixels"),
-        ({"skeleton": "coco17"}, "unknown skeleton 'coco17', known: openpose18"),
+        ({"skeleton": "coco17"}, "unknown skeleton 'coco17', known: openpose18, openpose18_hands"),
+        ({"skeleton": "openpose18_hands"}, r"\(4, 2, 18, 3\), not float \(frames, people, 60, 3\)"),
         ({"detector": np.array(["a"], dtype=object)}, "not a pose file"),
     ],
 )
