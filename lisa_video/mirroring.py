@@ -34,7 +34,7 @@ def mirrored_frames(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def mirrored_poses(poses: PoseSequence) -> PoseSequence:
     """The poses of mirrored frames: who raised the left arm now raises the right one."""
-    keypoints = poses.keypoints[:, :, flip_order(poses.skeleton)]
+    keypoints = poses.keypoints[:, :, list(flip_order(poses.skeleton))]
     found = keypoints[..., 2] > 0
     keypoints[..., 0] = np.where(found, poses.width - keypoints[..., 0], 0)
     return replace(poses, keypoints=keypoints)

@@ -240,12 +240,3 @@ def from_named(keypoints: NDArray[np.floating], names: Sequence[str]) -> NDArray
     neck[..., :2] = (right[..., :2] + left[..., :2]) / 2
     neck[..., 2] = np.minimum(right[..., 2], left[..., 2])
     return result
-
-
-def flip_order(skeleton: str) -> NDArray[np.int64]:
-    """Where each joint of a mirrored person comes from: left and right exchanged."""
-    assert skeleton == "openpose18", skeleton
-    other = {"l_": "r_", "r_": "l_"}
-    return np.array(
-        [OPENPOSE_18.index(other.get(name[:2], name[:2]) + name[2:]) for name in OPENPOSE_18]
-    )
