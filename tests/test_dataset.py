@@ -10,37 +10,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lisa_video.dataset import ClipDataset, collate, fit_clip, window_start
+from lisa_video.dataset import ClipDataset, collate
 from lisa_video.errors import UserError
 from lisa_video.manifest import MANIFEST, DatasetWriter
 from lisa_video.poses import PoseSequence, draw_pose_frames
 from lisa_video.video import write_video
-
-WIDTH, HEIGHT, LENGTH, FPS = 48, 32, 12, 10.0
-DOT = 0  # the joint that the dot in the picture follows
-
-
-def dot_clip(
-    width: int = WIDTH, height: int = HEIGHT, frames: int = LENGTH, radius: int = 3
-) -> tuple[np.ndarray, PoseSequence]:
-    """A white dot on black that wanders, with one keypoint at its centre; other joints absent."""
-    x = np.linspace(width * 0.35, width * 0.65, frames).round() + 0.5
-    y = np.linspace(height * 0.6, height * 0.4, frames).round() + 0.5
-    columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    inside = np.hypot(columns - x[:, None, None], rows - y[:, None, None]) <= radius
-    pixels = np.repeat(inside[..., None] * np.uint8(255), 3, axis=-1)
-    keypoints = np.zeros((frames, 1, 18, 3), np.float32)
-    keypoints[:, 0, DOT] = np.stack([x, y, np.ones(frames)], axis=-1)
-    return pixels, PoseSequence(keypoints, width, height, FPS, detector="ground-truth")
-
-
-def dot_centres(frames: np.ndarray) -> np.ndarray:
-    """Centre of the brightness of each frame, (F, 2), in continuous coordinates."""
-    light = frames.astype(float).mean(axis=-1)
-    light[light < 60] = 0
-    columns = (light.sum(axis=1) * (np.arange(light.shape[2]) + 0.5)).sum(axis=1)
-    rows = (light.sum(axis=2) * (np.arange(light.shape[1]) + 0.5)).sum(axis=1)
-    return np.stack([columns, rows], axis=-1) / light.sum(axis=(1, 2))[:, None]
+from lisa_video.views import ViewKey, draw_start
+from tests.dots import DOT, FPS, HEIGHT, LENGTH, WIDTH, dot_centres, dot_clip
 
 
 @pytest.fixture
@@ -116,9 +92,9 @@ def test_windows_follow_from_seed_epoch_and_id(root: Path) -> None:
 
 
 def test_windows_start_everywhere_equally_often() -> None:
-    starts = [window_start(0, epoch, "a", 5) for epoch in range(2000)]
+    starts = [draw_start(ViewKey(0, epoch, "a"), 5) for epoch in range(2000)]
     assert np.bincount(starts, minlength=5).min() > 330
-    assert window_start(0, 0, "a", 1) == 0
+    assert draw_start(ViewKey(0, 0, "a"), 1) == 0
 
 
 def test_loader_workers_give_the_same_clips(root: Path) -> None:
@@ -129,58 +105,6 @@ def test_loader_workers_give_the_same_clips(root: Path) -> None:
     expected = collate([dataset[index] for index in range(4)])
     torch.testing.assert_close(first.pixels, expected.pixels, rtol=0, atol=0)
     torch.testing.assert_close(first.pose_frames, expected.pose_frames, rtol=0, atol=0)
-
-
-# Resizing.
-
-
-@pytest.mark.parametrize(
-    ("source", "size"),
-    [
-        ((48, 32), (48, 32)),
-        ((48, 32), (32, 32)),
-        ((48, 32), (24, 32)),
-        ((31, 77), (64, 64)),
-        ((200, 90), (33, 17)),
-        ((90, 201), (64, 48)),
-        ((320, 240), (16, 16)),
-    ],
-)
-def test_a_dot_stays_where_its_keypoint_says(
-    source: tuple[int, int], size: tuple[int, int]
-) -> None:
-    frames, poses = dot_clip(*source, radius=max(2, min(source) // 10))
-    fitted, moved = fit_clip(frames, poses, size)
-    assert fitted.shape == (LENGTH, size[1], size[0], 3) and fitted.dtype == np.uint8
-    assert (moved.width, moved.height) == size
-    np.testing.assert_allclose(dot_centres(fitted), moved.keypoints[:, 0, DOT, :2], atol=0.25)
-    assert (moved.keypoints[:, 0, 1:] == 0).all(), "absent joints stay at zero"
-
-
-def test_the_aspect_is_kept_and_the_centre_cut_out() -> None:
-    frames, poses = dot_clip(64, 32)
-    columns = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None], frames.shape)
-    fitted, _ = fit_clip(columns, poses, (16, 16))  # half the size, the middle 32 columns
-    np.testing.assert_allclose(fitted[0, 0, :, 0], 16.5 + 2 * np.arange(16), atol=0.51)
-    _, moved = fit_clip(frames, poses, (16, 16))
-    spans = [np.ptp(each.keypoints[:, 0, DOT, :2], axis=0) for each in (moved, poses)]
-    np.testing.assert_allclose(spans[0], spans[1] / 2)
-
-
-def test_joints_beyond_the_cut_keep_their_places() -> None:
-    frames, poses = dot_clip(64, 32)
-    poses.keypoints[:, 0, 1] = [2, 16, 0.5]
-    _, moved = fit_clip(frames, poses, (32, 32))
-    np.testing.assert_allclose(moved.keypoints[:, 0, 1], [[-14, 16, 0.5]] * LENGTH)
-
-
-def test_fitting_leaves_its_input_alone() -> None:
-    frames, poses = dot_clip()
-    fitted, moved = fit_clip(frames, poses, (24, 16))
-    fitted[:], moved.keypoints[:] = 7, 7
-    again, expected = dot_clip()
-    np.testing.assert_array_equal(frames, again)
-    np.testing.assert_array_equal(poses.keypoints, expected.keypoints)
 
 
 # Batches.
