@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,15 @@ class ShardInfo:
     """CRC-32 of each entry's bytes, by key."""
     videos: dict[str, FileState]
     """Videos that were read for it, by the SHA-256 of their content."""
+    models: list[str]
+    """Hashes of the encoders that made it, as in `EncoderKeys`."""
 
 
 def write_shard(
-    folder: Path, tensors: Mapping[str, Tensor], videos: Mapping[str, FileState]
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    videos: Mapping[str, FileState],
+    models: Sequence[str],
 ) -> ShardInfo:
     """Write encodings whole or not at all; the same keys make the same file name.
 
@@ -71,9 +76,9 @@ def write_shard(
     kept = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     checksums = {key: checksum(tensor) for key, tensor in kept.items()}
     states = {digest: [state.size, state.mtime_ns] for digest, state in videos.items()}
-    data = save(kept, header(checksums=checksums, videos=states))
+    data = save(kept, header(checksums=checksums, videos=states, models=list(models)))
     write_whole(folder / name, data)
-    return ShardInfo(name, len(data), checksums, dict(videos))
+    return ShardInfo(name, len(data), checksums, dict(videos), list(models))
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -103,7 +108,7 @@ def read_info(path: Path) -> ShardInfo:
         videos = {key: FileState(int(size), int(time)) for key, (size, time) in states.items()}
         if checksums.keys() != keys:
             raise ValueError("its entries are not those that it lists")
-        return ShardInfo(path.name, path.stat().st_size, checksums, videos)
+        return ShardInfo(path.name, path.stat().st_size, checksums, videos, values["models"])
     except UserError:
         raise
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ class CacheIndex:
     """(V,): SHA-256 of the videos read, 32 bytes, sorted."""
     states: NDArray[np.int64]
     """(V, 2): size and time of the last change of each, when its content was read."""
+    models: list[str]
+    """Hashes of the encoders that entries were made by."""
 
     @classmethod
     def empty(cls) -> CacheIndex:
@@ -76,6 +78,7 @@ class CacheIndex:
             np.empty(0, np.uint32),
             np.empty(0, _DIGEST),
             np.empty((0, 2), np.int64),
+            [],
         )
 
     def rows(self, keys: Iterable[str]) -> NDArray[np.int64]:
@@ -94,27 +97,40 @@ class CacheIndex:
         if not infos:
             return self
         keys = [bytes.fromhex(key) for info in infos for key in info.checksums]
-        counts = [len(info.checksums) for info in infos]
-        states = {
-            bytes.fromhex(digest): (state.size, state.mtime_ns)
-            for info in infos
-            for digest, state in info.videos.items()
-        }
         checksums = [value for info in infos for value in info.checksums.values()]
-        return CacheIndex(
-            self.names + [info.name for info in infos],
-            self.sizes + [info.size for info in infos],
-            np.concatenate([np.array(keys, _KEY), self.keys]),
-            np.concatenate(
-                [
-                    np.repeat(np.arange(len(infos), dtype=np.int32) + len(self.names), counts),
-                    self.shards,
-                ]
+        counts = [len(info.checksums) for info in infos]
+        shards = np.repeat(np.arange(len(infos), dtype=np.int32) + len(self.names), counts)
+        models = [model for info in infos for model in info.models]
+        extended = replace(
+            self,
+            names=self.names + [info.name for info in infos],
+            sizes=self.sizes + [info.size for info in infos],
+            models=sorted({*self.models, *models}),
+            **_sorted_columns(
+                "keys",
+                keys=np.concatenate([np.array(keys, _KEY), self.keys]),
+                shards=np.concatenate([shards, self.shards]),
+                checksums=np.concatenate([np.array(checksums, np.uint32), self.checksums]),
             ),
-            np.concatenate([np.array(checksums, np.uint32), self.checksums]),
-            np.concatenate([np.array(list(states), _DIGEST), self.videos]),
-            np.concatenate([np.array(list(states.values()), np.int64).reshape(-1, 2), self.states]),
-        )._sorted()
+        )
+        return extended.with_states(
+            {k: state for info in infos for k, state in info.videos.items()}
+        )
+
+    def with_states(self, states: Mapping[str, FileState]) -> CacheIndex:
+        """This index with later states of videos, by their SHA-256."""
+        if not states:
+            return self
+        digests = np.array([bytes.fromhex(digest) for digest in states], _DIGEST)
+        values = np.array([[state.size, state.mtime_ns] for state in states.values()], np.int64)
+        return replace(
+            self,
+            **_sorted_columns(
+                "videos",
+                videos=np.concatenate([digests, self.videos]),
+                states=np.concatenate([values, self.states]),
+            ),
+        )
 
     def without(self, gone: set[str]) -> CacheIndex:
         """This index without the entries of some shards, by file name."""
@@ -123,33 +139,20 @@ class CacheIndex:
         kept = np.array([name not in gone for name in self.names], dtype=bool)
         moved = np.cumsum(kept, dtype=np.int32) - 1
         rows = kept[self.shards]
-        return CacheIndex(
-            [name for name in self.names if name not in gone],
-            [size for name, size in zip(self.names, self.sizes, strict=True) if name not in gone],
-            self.keys[rows],
-            moved[self.shards[rows]],
-            self.checksums[rows],
-            self.videos,
-            self.states,
-        )
-
-    def _sorted(self) -> CacheIndex:
-        """Sorted, the first of equal rows kept."""
-        keys, rows = np.unique(self.keys, return_index=True)
-        videos, places = np.unique(self.videos, return_index=True)
-        return CacheIndex(
-            self.names,
-            self.sizes,
-            keys,
-            self.shards[rows],
-            self.checksums[rows],
-            videos,
-            self.states[places],
+        sizes = dict(zip(self.names, self.sizes, strict=True))
+        names = [name for name in self.names if name not in gone]
+        return replace(
+            self,
+            names=names,
+            sizes=[sizes[name] for name in names],
+            keys=self.keys[rows],
+            shards=moved[self.shards[rows]],
+            checksums=self.checksums[rows],
         )
 
     def save(self, path: Path) -> None:
         """Raises UserError where it cannot be written."""
-        metadata = header(shards=dict(zip(self.names, self.sizes, strict=True)))
+        metadata = header(shards=dict(zip(self.names, self.sizes, strict=True)), models=self.models)
         arrays = {
             "keys": self.keys.view(np.uint8).reshape(-1, KEY_BYTES),
             "shards": self.shards,
@@ -164,8 +167,9 @@ class CacheIndex:
         """Raises UserError where the file is damaged or of another version."""
         try:
             with safe_open(path, framework="numpy") as file:
-                names: dict[str, int] = read_header(path, file.metadata())["shards"]
+                values = read_header(path, file.metadata())
                 arrays = {name: file.get_tensor(name) for name in _COLUMNS}
+            names: dict[str, int] = values["shards"]
             index = cls(
                 list(names),
                 list(names.values()),
@@ -174,6 +178,7 @@ class CacheIndex:
                 arrays["checksums"],
                 np.ascontiguousarray(arrays["videos"]).view(_DIGEST).reshape(-1),
                 arrays["states"],
+                values["models"],
             )
         except (
             OSError,
@@ -263,6 +268,12 @@ def read_index(folder: Path) -> CacheIndex:
 
 def _is_shard(name: str) -> bool:
     return name.endswith(SUFFIX) and not name.startswith(".")
+
+
+def _sorted_columns(by: str, **columns: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Columns in the order of one of them; of rows that are equal there, the first is kept."""
+    rows = np.unique(columns[by], return_index=True)[1]
+    return {name: column[rows] for name, column in columns.items()}
 
 
 def _find(table: NDArray[np.bytes_], wanted: NDArray[np.bytes_]) -> NDArray[np.int64]:

@@ -39,7 +39,7 @@ def write(folder: Path, first: int, count: int) -> tuple[dict[str, Tensor], Shar
     (folder / SHARDS).mkdir(exist_ok=True)
     tensors = entries(first, count)
     videos = {digest(first + place): FileState(100 + place, first) for place in range(2)}
-    return tensors, write_shard(folder / SHARDS, tensors, videos)
+    return tensors, write_shard(folder / SHARDS, tensors, videos, ["vae"])
 
 
 def assert_holds(store: CacheStore, tensors: dict[str, Tensor]) -> None:
@@ -73,8 +73,16 @@ def test_the_newest_state_of_a_video_wins(tmp_path: Path) -> None:
         None,
         FileState(100, 0),
     ]
-    newer = ShardInfo("later" + SUFFIX, 1, {}, {digest(1): FileState(101, 77)})
-    assert index.extended([newer]).states_of([digest(1)]) == [FileState(101, 77)]
+    newer = ShardInfo("later" + SUFFIX, 1, {}, {digest(1): FileState(101, 77)}, ["text"])
+    later = index.extended([newer])
+    assert later.states_of([digest(1), digest(0)]) == [FileState(101, 77), FileState(100, 0)]
+    assert later.models == ["text", "vae"]
+    still_later = later.with_states({digest(0): FileState(5, 6), digest(9): FileState(7, 8)})
+    assert still_later.states_of([digest(1), digest(0), digest(9)]) == [
+        FileState(101, 77),
+        FileState(5, 6),
+        FileState(7, 8),
+    ]
 
 
 def test_same_entries_make_the_same_file(tmp_path: Path) -> None:
@@ -140,7 +148,7 @@ from pathlib import Path
 import torch
 from lisa_video.caching.shards import write_shard
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
-write_shard(Path(sys.argv[1]), {"ab" * 16: torch.zeros(1 << 16)}, {})
+write_shard(Path(sys.argv[1]), {"ab" * 16: torch.zeros(1 << 16)}, {}, [])
 """
 
 
@@ -169,6 +177,7 @@ def test_an_index_of_a_million_entries_is_small(tmp_path: Path) -> None:
         np.zeros(len(keys), np.uint32),
         np.empty(0, "S32"),
         np.empty((0, 2), np.int64),
+        [],
     )
     index.save(tmp_path / INDEX)
     assert (tmp_path / INDEX).stat().st_size < 25 * count

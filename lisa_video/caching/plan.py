@@ -1,0 +1,97 @@
+"""What a training run reads from a cache: the encodings of its views and captions, by key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lisa_video.caching.keys import EncoderKeys
+from lisa_video.caching.shards import FileState
+from lisa_video.caching.store import CacheIndex
+from lisa_video.clip_files import clip_sha256
+from lisa_video.dataset import ClipDataset
+from lisa_video.errors import UserError
+from lisa_video.manifest import ManifestEntry
+from lisa_video.views import View
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The clips of one split that are read, and how often their views come back."""
+
+    clips: ClipDataset
+    count: int
+    """Clips that are read: the first ones."""
+    views: int
+    """Views of each."""
+
+    def __iter__(self) -> Iterator[PlannedView]:
+        """Every view, those of a clip one after the other."""
+        for index in tqdm(
+            range(self.count), desc="list views", unit="clip", delay=2, leave=False, disable=None
+        ):
+            for epoch in range(self.views):
+                view = self.clips.view(index, epoch)
+                caption = self.clips.caption(index, view)
+                yield PlannedView(self.clips.entries[index], view.picture, caption)
+
+
+@dataclass(frozen=True)
+class PlannedView:
+    """One view that is read."""
+
+    entry: ManifestEntry
+    view: View
+    caption: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run reads, by key, each once."""
+
+    views: dict[str, PlannedView]
+    """Of latents; equal windows of equal videos share one."""
+    captions: dict[str, str]
+    """Of text states."""
+
+
+def make_plan(readings: list[Reading], keys: EncoderKeys) -> Plan:
+    """The encodings of all views, of their captions and of the empty caption."""
+    views: dict[str, PlannedView] = {}
+    captions = {keys.states(""): ""}
+    for planned in (each for reading in readings for each in reading):
+        views.setdefault(keys.latents(planned.entry.sha256, planned.view), planned)
+        captions.setdefault(keys.states(planned.caption), planned.caption)
+    return Plan(views, captions)
+
+
+def check_unchanged(
+    root: Path, entries: list[ManifestEntry], index: CacheIndex
+) -> dict[str, FileState]:
+    """Raise UserError where a video is not the one that the manifest names.
+
+    Videos whose size and time are those that the cache remembers pass without being read; the
+    states of the others, whose content was read and is right, are returned by SHA-256.
+    """
+    known = index.states_of([entry.sha256 for entry in entries])
+    states = [FileState.of(root / entry.video) for entry in entries]
+    other = [
+        (entry, state)
+        for entry, state, before in zip(entries, states, known, strict=True)
+        if before != state and before is not None
+    ]
+    for entry, _ in tqdm(other, desc="read changed videos", unit="video", delay=2, disable=None):
+        check_content(root, entry)
+    return {entry.sha256: state for entry, state in other}
+
+
+def check_content(root: Path, entry: ManifestEntry) -> None:
+    """Read the whole video; UserError where it is not the one that the manifest names."""
+    if clip_sha256(root / entry.video) != entry.sha256:
+        raise UserError(
+            f"{root / entry.video}: has changed since the manifest was written (its SHA-256 is "
+            f"another one); write the manifest of clip '{entry.id}' anew"
+        )
