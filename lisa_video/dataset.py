@@ -203,9 +203,19 @@ class ClipDataset(Dataset[Clip]):
             id=entry.id,
             poses=replace(poses, fps=entry.fps / view.step),
             pose_frames=self._reader.drawn(entry, view, poses),
-            caption=mirrored_caption(entry.caption) if view.flip else entry.caption,
+            caption=self.caption(index, view),
             start=view.start,
         )
+
+    def caption(self, index: int, view: View) -> str:
+        """What `view` shows of clip `index`, in words."""
+        caption = self.entries[index].caption
+        return mirrored_caption(caption) if view.flip else caption
+
+    def check_poses(self) -> None:
+        """Open every pose file of the split, and no video; errors as in `condition`."""
+        for entry in tqdm(self.entries, desc="check poses", unit="clip", delay=2, leave=False):
+            self._reader.poses(entry)
 
     def check(self) -> None:
         """Open every clip of the split, decoding only its first frame; errors as in `read`."""
@@ -233,13 +243,17 @@ class ClipDataset(Dataset[Clip]):
         return chosen
 
 
+def pixel_values(frames: NDArray[np.uint8]) -> Tensor:
+    """Frames uint8 (B, F, H, W, 3) as models read them: float32 (B, F, 3, H, W) in [-1, 1]."""
+    return rearrange(torch.from_numpy(frames), "b f h w c -> b f c h w").float() / 127.5 - 1
+
+
 def collate(clips: Sequence[Clip]) -> ClipBatch:
     """Stack clips of equal frames and size."""
-    pixels = torch.from_numpy(np.stack([clip.pixels for clip in clips]))
     pose_frames = torch.from_numpy(np.stack([clip.pose_frames for clip in clips]))
     return ClipBatch(
         ids=[clip.id for clip in clips],
-        pixels=rearrange(pixels, "b f h w c -> b f c h w").float() / 127.5 - 1,
+        pixels=pixel_values(np.stack([clip.pixels for clip in clips])),
         pose_frames=pose_frames.float() / 255,
         frame_weights=torch.from_numpy(np.stack([clip.poses.frame_weights() for clip in clips])),
         captions=[clip.caption for clip in clips],

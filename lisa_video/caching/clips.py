@@ -12,10 +12,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from lisa_video.buckets import Bucket
 from lisa_video.caching.keys import EncoderKeys
-from lisa_video.dataset import ClipDataset, Condition
+from lisa_video.caching.store import CacheStore
+from lisa_video.dataset import Clip, ClipBatch, ClipDataset, Condition, collate
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +54,22 @@ class EncodedBatch:
 class Encodings(Protocol):
     """Where encodings come from."""
 
-    def latents(self, index: int, key: str) -> Tensor:
-        """Of a view of clip `index`, by its key: (C, T, h, w).
+    def read(self, clip: int, key: str) -> Tensor:
+        """What belongs to clip `clip` under this key: latents (C, T, h, w), or text states (L, D)
+        of its caption or of the empty one.
 
         Raises UserError where it is not there, or damaged.
         """
 
-    def states(self, index: int, key: str) -> Tensor:
-        """Of the caption of that view: (L, D); errors as in `latents`."""
 
-    def empty_states(self, key: str) -> Tensor:
-        """Of the empty caption: (L, D); errors as in `latents`."""
+class CacheReader:
+    """Encodings from the folder of a cache."""
+
+    def __init__(self, store: CacheStore) -> None:
+        self.store = store
+
+    def read(self, clip: int, key: str) -> Tensor:
+        return self.store.read(key)
 
 
 class EncodedClips:
@@ -75,6 +83,16 @@ class EncodedClips:
         """Number of clips."""
         return len(self.clips)
 
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """Shapes of windows."""
+        return self.clips.buckets
+
+    @property
+    def bucket_of(self) -> NDArray[np.int16]:
+        """Index of each clip's bucket, (N,)."""
+        return self.clips.bucket_of
+
     def clip(self, index: int, epoch: int) -> EncodedClip:
         """What `epoch` sees of clip `index`.
 
@@ -84,13 +102,25 @@ class EncodedClips:
         condition = self.clips.condition(index, view)
         video = self.clips.entries[index].sha256
         if self._empty is None:
-            self._empty = self.encodings.empty_states(self.keys.states(""))
+            self._empty = self.encodings.read(index, self.keys.states(""))
         return EncodedClip(
             condition,
-            self.encodings.latents(index, self.keys.latents(video, view)),
-            self.encodings.states(index, self.keys.states(condition.caption)),
+            self.encodings.read(index, self.keys.latents(video, view)),
+            self.encodings.read(index, self.keys.states(condition.caption)),
             self._empty,
         )
+
+
+TrainingClips = ClipDataset | EncodedClips
+
+
+def stack_clips(clips: Sequence[Clip | EncodedClip]) -> ClipBatch | EncodedBatch:
+    """Stack clips of one source, of equal frames and size."""
+    encoded = [clip for clip in clips if isinstance(clip, EncodedClip)]
+    if encoded:
+        assert len(encoded) == len(clips)
+        return collate_encoded(encoded)
+    return collate([clip for clip in clips if isinstance(clip, Clip)])
 
 
 def collate_encoded(clips: Sequence[EncodedClip]) -> EncodedBatch:

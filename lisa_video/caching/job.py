@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.caching.config import CacheConfig
@@ -29,7 +30,8 @@ from lisa_video.dataset import pixel_values
 from lisa_video.engines import LostJob, map_jobs
 from lisa_video.errors import UserError
 from lisa_video.training.config import BackboneConfig, Precision, TrainConfig
-from lisa_video.training.setup import DTYPES, check_precision, open_backbone, open_readings
+from lisa_video.training.setup import DTYPES, check_precision, open_backbone
+from lisa_video.training.sources import open_readings
 
 Item = TypeVar("Item")
 
@@ -78,21 +80,21 @@ def run(config: CacheConfig) -> CacheReport:
     """
     folder = _folder(config)
     _check_folder(folder)
-    backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
-    keys = EncoderKeys.of(backbone)
-    readings = open_readings(config, backbone)
-    plan = make_plan(readings, keys)
     _make_folder(folder / SHARDS)
     with only_writer(folder):
         for left_behind in (folder / SHARDS).glob(".*.tmp"):
             left_behind.unlink(missing_ok=True)
         index = read_index(folder)
+        # Now, so that what a killed run left behind is read once.
+        index.save(folder / INDEX)
+        _encoders.cache_clear()
+        backbone, keys = _encoders(config.backbone, config.mixed_precision)
+        plan = make_plan(open_readings(config, backbone), keys)
         entries = [planned.entry for planned in plan.views.values()]
         states = check_unchanged(config.data.root, entries, index)
-        jobs = list(_jobs(config, keys, plan, set(index.missing([*plan.views, *plan.captions]))))
-        made = list(_encode(jobs, config))
-        index = index.extended(made).with_states(states)
-        index.save(folder / INDEX)
+        missing = set(index.missing([*plan.views, *plan.captions]))
+        made = list(_encode(list(_jobs(config, keys, plan, missing)), config))
+        index.extended(made).with_states(states).save(folder / INDEX)
     report = CacheReport(
         len(plan.views), len(plan.captions), sum(len(info.checksums) for info in made)
     )
@@ -108,7 +110,9 @@ def encode_shard(job: EncodeJob) -> ShardInfo:
 
     Raises UserError where a video cannot be read, or is not the one that the manifest names.
     """
-    encoders = _encoders(job.backbone, job.precision, job.keys)
+    encoders, keys = _encoders(job.backbone, job.precision)
+    if keys != job.keys:
+        raise UserError(f"{job.backbone.path}: has changed since this run began; start it again")
     videos: dict[str, FileState] = {}
     tensors: dict[str, Tensor] = {}
     reader = ClipReader(job.root, keep=False, one_cut=True)
@@ -128,15 +132,14 @@ def encode_shard(job: EncodeJob) -> ShardInfo:
 
 
 @lru_cache(maxsize=1)
-def _encoders(settings: BackboneConfig, precision: Precision, keys: EncoderKeys) -> VideoBackbone:
+def _encoders(settings: BackboneConfig, precision: Precision) -> tuple[VideoBackbone, EncoderKeys]:
     """A process's backbone, with its encoders on the GPU where there is one."""
     backbone = open_backbone(settings, DTYPES[precision])
-    if EncoderKeys.of(backbone) != keys:
-        raise UserError(f"{settings.path}: has changed since this run began; start it again")
+    keys = EncoderKeys.of(backbone)
     if torch.cuda.is_available():
         for module in (backbone.vae, backbone.text_encoder):
             module.to("cuda")
-    return backbone
+    return backbone, keys
 
 
 def _jobs(
@@ -158,6 +161,11 @@ def _jobs(
 
 
 def _encode(jobs: Sequence[EncodeJob], config: CacheConfig) -> Iterator[ShardInfo]:
+    if config.engine == "local" and config.encoders == 1:
+        # Here, where the backbone is loaded already.
+        yield from map(encode_shard, tqdm(jobs, desc="encode shards", unit="shard", disable=None))
+        return
+    _encoders.cache_clear()
     for made in map_jobs(
         encode_shard, jobs, engine=config.engine, workers=config.encoders, desc="encode shards"
     ):

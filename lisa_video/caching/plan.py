@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class Plan:
     """Of text states."""
 
 
-def make_plan(readings: list[Reading], keys: EncoderKeys) -> Plan:
+def make_plan(readings: Sequence[Reading], keys: EncoderKeys) -> Plan:
     """The encodings of all views, of their captions and of the empty caption."""
     views: dict[str, PlannedView] = {}
     captions = {keys.states(""): ""}
@@ -69,7 +69,7 @@ def make_plan(readings: list[Reading], keys: EncoderKeys) -> Plan:
 
 
 def check_unchanged(
-    root: Path, entries: list[ManifestEntry], index: CacheIndex
+    root: Path, entries: Sequence[ManifestEntry], index: CacheIndex
 ) -> dict[str, FileState]:
     """Raise UserError where a video is not the one that the manifest names.
 

@@ -86,6 +86,11 @@ class CacheIndex:
         wanted = np.array([bytes.fromhex(key) for key in keys], dtype=_KEY)
         return _find(self.keys, wanted)
 
+    def missing(self, keys: Sequence[str]) -> list[str]:
+        """Those of the keys for which there is no entry, each once, in their order."""
+        rows = self.rows(keys).tolist()
+        return list(dict.fromkeys(key for key, row in zip(keys, rows, strict=True) if row < 0))
+
     def states_of(self, digests: Iterable[str]) -> list[FileState | None]:
         """The recorded state of each video, by its SHA-256; None where it was never read."""
         wanted = np.array([bytes.fromhex(digest) for digest in digests], dtype=_DIGEST)
@@ -216,18 +221,17 @@ class CacheStore:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_files": OrderedDict()}
 
-    def missing(self, keys: Sequence[str]) -> list[str]:
-        """Those of the keys for which there is no entry, each once, in their order."""
-        rows = self.index.rows(keys).tolist()
-        return list(dict.fromkeys(key for key, row in zip(keys, rows, strict=True) if row < 0))
-
     def read(self, key: str) -> Tensor:
-        """The entry of a key that is not missing: a copy, of the shape and dtype it was made in.
+        """The entry of a key: a copy, of the shape and dtype it was made in.
 
-        Raises UserError where its shard is damaged.
+        Raises UserError where there is none, or its shard is damaged.
         """
         row = int(self.index.rows([key])[0])
-        assert row >= 0, f"{self.folder}: no entry {key}"
+        if row < 0:
+            raise UserError(
+                f"{self.folder}: does not hold an encoding that is asked for; run "
+                "pipelines/cache.py with the config and flags of this run"
+            )
         name = self.index.names[int(self.index.shards[row])]
         path = self.folder / SHARDS / name
         try:

@@ -24,7 +24,8 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from lisa_video.buckets import TurnOrder
-from lisa_video.dataset import Clip, ClipBatch, ClipDataset, collate
+from lisa_video.caching.clips import EncodedBatch, EncodedClip, TrainingClips, stack_clips
+from lisa_video.dataset import Clip, ClipBatch
 from lisa_video.training.config import TrainConfig
 
 
@@ -32,7 +33,7 @@ from lisa_video.training.config import TrainConfig
 class Batch:
     """Clips of one forward pass."""
 
-    clips: ClipBatch
+    clips: ClipBatch | EncodedBatch
     positions: list[int]
     """Position of each clip."""
 
@@ -47,13 +48,13 @@ class Sample(NamedTuple):
     """Of its bucket."""
 
 
-class _ClipsOfSamples(Dataset[tuple[int, Clip]]):
+class _ClipsOfSamples(Dataset[tuple[int, Clip | EncodedClip]]):
     """What reading processes know: the clips, not their order."""
 
-    def __init__(self, clips: ClipDataset) -> None:
+    def __init__(self, clips: TrainingClips) -> None:
         self.clips = clips
 
-    def __getitem__(self, sample: Sample) -> tuple[int, Clip]:
+    def __getitem__(self, sample: Sample) -> tuple[int, Clip | EncodedClip]:
         return sample.position, self.clips.clip(sample.index, sample.epoch)
 
 
@@ -61,7 +62,7 @@ class BatchStream:
     """What one process of a run reads, pass after pass."""
 
     def __init__(
-        self, clips: ClipDataset, config: TrainConfig, *, process: int = 0, processes: int = 1
+        self, clips: TrainingClips, config: TrainConfig, *, process: int = 0, processes: int = 1
     ) -> None:
         self.clips, self.seed = clips, config.seed
         self.data, self.passes = config.data, config.optimizer.gradient_accumulation_steps
@@ -114,5 +115,5 @@ def epoch_order(clips: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(clips)
 
 
-def _collate(items: list[tuple[int, Clip]]) -> Batch:
-    return Batch(collate([clip for _, clip in items]), [position for position, _ in items])
+def _collate(items: list[tuple[int, Clip | EncodedClip]]) -> Batch:
+    return Batch(stack_clips([clip for _, clip in items]), [position for position, _ in items])

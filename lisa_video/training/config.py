@@ -73,6 +73,9 @@ class DataConfig:
     """Keep decoded clips in memory, in each reading process; for sets that fit."""
     cache_encodings: bool = False
     """Keep the latents of every window and the text states of every caption in memory, too."""
+    cache: Path | None = None
+    """Folder of latents and text states that `pipelines/cache.py` made with these settings; VAE and
+    text encoder are then not asked, and no video is opened. Needs `views`."""
     check_clips: bool = True
     """Open every clip before the first step. Switch it off for a large set that has been validated:
     a clip that cannot be read then stops the run when its turn comes."""
@@ -84,6 +87,11 @@ class DataConfig:
             _at_least(self.stride, "data", max_stride=self.max_stride)
         if self.fps is not None:
             _positive("data", fps=self.fps)
+        if self.cache is not None and not self.views:
+            raise UserError(
+                "data.cache: what changes in every epoch cannot be kept; set data.views to 1 or "
+                "more, the number of windows that each clip has"
+            )
         if min(self.size) < 1:
             raise UserError(f"data.size={list(self.size)}: width and height must be at least 1")
         for place, bucket in enumerate(self.buckets):

@@ -26,7 +26,15 @@ from lisa_video.training.config import TrainConfig
 CONFIG_FILE = "config.yaml"
 LOG_FILE = "log.jsonl"
 # These may change when a run goes on: they alter neither its steps nor its log lines so far.
-FREE_KEYS = {"steps", "resume", "checkpoint_every", "keep_checkpoints", "output", "data.workers"}
+FREE_KEYS = {
+    "steps",
+    "resume",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "output",
+    "data.workers",
+    "data.cache",
+}
 
 
 def check_run_folder(config: TrainConfig) -> None:

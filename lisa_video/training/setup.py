@@ -8,8 +8,7 @@ import torch
 
 from lisa_video.backbones import load_backbone
 from lisa_video.backbones.base import VideoBackbone
-from lisa_video.buckets import Bucket
-from lisa_video.dataset import ClipDataset, collate
+from lisa_video.caching.clips import TrainingClips, stack_clips
 from lisa_video.decoder import LisaDecoder, new_decoder
 from lisa_video.errors import UserError
 from lisa_video.side_networks.base import SideNetwork, seeded
@@ -25,6 +24,7 @@ from lisa_video.training.draws import Purpose, stream_seed
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.probe import AdherenceProbe
 from lisa_video.training.run_folder import check_run_folder
+from lisa_video.training.sources import open_sources
 
 DTYPES: dict[Precision, torch.dtype] = {
     "no": torch.float32,
@@ -38,12 +38,7 @@ def check_training(config: TrainConfig) -> None:
     check_run_folder(config)
     check_precision(config)
     backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
-    datasets = [open_dataset(config, backbone, config.data.split)]
-    if config.probe.every:
-        datasets.append(open_probe_dataset(config, backbone))
-    if config.data.check_clips:
-        for clips in datasets:
-            clips.check()
+    open_sources(config, backbone).check()
     start_networks(config, backbone, latest_checkpoint(config.output))
 
 
@@ -64,79 +59,16 @@ def open_backbone(settings: BackboneConfig, dtype: torch.dtype = torch.float32) 
     return load_backbone(settings.kind, settings.path, dtype=dtype, **options)
 
 
-def open_dataset(config: TrainConfig, backbone: VideoBackbone, split: str) -> ClipDataset:
-    """The clips of a split, as `backbone` can take them.
-
-    Those of the training split have the run's seed, buckets, strides and augmentation; all others
-    are windows of one shape, with the probe's seed.
-    """
-    data = config.data
-    if split != data.split:
-        return _held_out(config, backbone, split, config.probe.seed)
-    for place, (frames, *size) in enumerate(data.buckets):
-        key = f"data.buckets[{place}]"
-        backbone.check_frames(frames, key)
-        backbone.check_size((size[0], size[1]), key)
-    _check_shape(config, backbone)
-    return ClipDataset(
-        data.root,
-        split,
-        frames=data.frames,
-        stride=data.stride,
-        size=data.size,
-        seed=config.seed,
-        cache_in_memory=data.cache_in_memory,
-        max_stride=data.max_stride,
-        fps=data.fps,
-        buckets=[Bucket(frames, (width, height)) for frames, width, height in data.buckets],
-        views=data.views,
-        augmentation=data.augmentation,
+def build_probe(config: TrainConfig, encoder: ClipEncoder, clips: TrainingClips) -> AdherenceProbe:
+    """The adherence probe on the first of these clips, of the validation split."""
+    batch = stack_clips(
+        [clips.clip(index, 0) for index in range(min(config.probe.clips, len(clips)))]
     )
-
-
-def open_probe_dataset(config: TrainConfig, backbone: VideoBackbone) -> ClipDataset:
-    """The clips that the probe looks at are the first of these."""
-    split = config.data.validation_split
-    # Where the probe looks at training clips, it sees the windows that it always saw.
-    seed = config.seed if split == config.data.split else config.probe.seed
-    clips = _held_out(config, backbone, split, seed)
-    if len(clips) < 2:
-        raise UserError(
-            f"data.validation_split={split}: the probe shuffles poses among clips and needs 2, "
-            f"{config.data.root} has {len(clips)}; add clips, or set probe.every to 0"
-        )
-    return clips
-
-
-def _held_out(config: TrainConfig, backbone: VideoBackbone, split: str, seed: int) -> ClipDataset:
-    data = config.data
-    _check_shape(config, backbone)
-    return ClipDataset(
-        data.root,
-        split,
-        frames=data.frames,
-        stride=data.stride,
-        size=data.size,
-        seed=seed,
-        cache_in_memory=data.cache_in_memory,
-        fps=data.fps,
-    )
-
-
-def _check_shape(config: TrainConfig, backbone: VideoBackbone) -> None:
-    backbone.check_frames(config.data.frames, "data.frames")
-    backbone.check_size(config.data.size, "data.size")
-
-
-def build_probe(config: TrainConfig, encoder: ClipEncoder) -> AdherenceProbe:
-    """The adherence probe on the first clips of the validation split."""
-    clips = open_probe_dataset(config, encoder.backbone)
-    batch = collate([clips.clip(index, 0) for index in range(min(config.probe.clips, len(clips)))])
     return AdherenceProbe(
         config.probe,
         encoder.backbone,
-        encoder.latents(batch.pixels),
-        encoder.text(batch.captions),
+        encoder.batch_latents(batch),
+        encoder.batch_text(batch, [False] * len(batch.ids)),
         batch.pose_frames.to(encoder.backbone.device),
         shift=config.timesteps.shift,
         at_once=config.data.batch_size,

@@ -62,7 +62,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert_holds(store, everything)
     assert_holds(pickle.loads(pickle.dumps(store)), everything)
     absent = [key(99), key(100)]
-    assert store.missing([absent[0], *everything, absent[1], absent[0]]) == absent
+    assert store.index.missing([absent[0], *everything, absent[1], absent[0]]) == absent
 
 
 def test_the_newest_state_of_a_video_wins(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_shard_that_is_gone_takes_its_entries_along(tmp_path: Path, indexed: b
         read_index(tmp_path).save(tmp_path / INDEX)
     (tmp_path / SHARDS / info.name).unlink()
     store = CacheStore(tmp_path)
-    assert store.missing([*first, *second]) == list(first)
+    assert store.index.missing([*first, *second]) == list(first)
     assert_holds(store, second)
 
 

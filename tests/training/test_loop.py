@@ -23,7 +23,8 @@ from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.loop import TrainState, learning_rate, prepare_batch, train
 from lisa_video.training.losses import Conditions, NoisedLatents
 from lisa_video.training.run_folder import read_log
-from lisa_video.training.setup import new_networks, open_dataset
+from lisa_video.training.setup import new_networks
+from lisa_video.training.sources import open_dataset
 from tests.tiny import tiny_backbone
 from tests.training.runs import tiny_config
 

@@ -1,0 +1,136 @@
+"""Clips read from a packed set, in place of a dataset's folder or of a cache.
+
+Shapes: F frames, H W pixels, C latent channels, T latent frames, h w latent cells, L tokens of text,
+D text width.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from lisa_video.caching.keys import EncoderKeys
+from lisa_video.clip_reader import ClipReader
+from lisa_video.errors import UserError
+from lisa_video.manifest import MANIFEST, Manifest, ManifestEntry
+from lisa_video.packing.packed_set import PackedSet
+from lisa_video.poses import PoseSequence
+from lisa_video.video import read_video
+
+Value = TypeVar("Value")
+
+_KEPT_PARTS = 8  # a clip's poses may be asked for twice, its video once for each view
+
+
+class PackedReader(ClipReader):
+    """Reads clips of a packed set; with `keep` they are kept in memory, see `ClipReader`."""
+
+    def __init__(self, packed: PackedSet, *, keep: bool, one_cut: bool) -> None:
+        super().__init__(Path(packed.storage.url), keep=keep, one_cut=one_cut)
+        self._packed = packed
+        self._parts: OrderedDict[tuple[int, int], dict[str, bytes]] = OrderedDict()
+
+    def check(self, entry: ManifestEntry) -> None:
+        """Shards are made of clips that were checked, and each part of them has a checksum."""
+
+    def load_poses(self, entry: ManifestEntry) -> PoseSequence:
+        return self._as_file(
+            entry, 0, "npz", lambda path: PoseSequence.load(path, require_people=True)
+        )
+
+    def decode(
+        self, entry: ManifestEntry, indices: Sequence[int] | None = None
+    ) -> NDArray[np.uint8]:
+        return self._as_file(entry, 1, "mp4", lambda path: read_video(path, indices).frames)
+
+    def _as_file(
+        self, entry: ManifestEntry, part: int, kind: str, read: Callable[[Path], Value]
+    ) -> Value:
+        clip = clip_number(entry, self._packed)
+        files = self._part(clip, part)
+        name = f"{self.root}: {clip:09d}.{kind}"
+        if kind not in files:
+            raise UserError(f"{name}: is not in its shard; pack the set again")
+        with tempfile.TemporaryDirectory(prefix="lisa_video_") as folder:
+            path = Path(folder) / f"clip.{kind}"
+            path.write_bytes(files[kind])
+            try:
+                return read(path)
+            except UserError as error:
+                raise UserError(str(error).replace(str(path), name)) from None
+
+    def _part(self, clip: int, part: int) -> dict[str, bytes]:
+        key = (clip, part)
+        if key not in self._parts:
+            self._parts[key] = self._packed.read(clip, part)
+            if len(self._parts) > _KEPT_PARTS:
+                self._parts.popitem(last=False)
+        return self._parts[key]
+
+
+class PackedEncodings:
+    """Encodings from a packed set; see `Encodings`."""
+
+    def __init__(self, packed: PackedSet, rows: NDArray[np.int64], keys: EncoderKeys) -> None:
+        self.packed, self.rows = packed, rows
+        self._empty_key = keys.states("")
+        self._last: tuple[int, int, dict[str, Tensor]] | None = None
+
+    def read(self, clip: int, key: str) -> Tensor:
+        if key == self._empty_key:
+            assert self.packed.index.empty_states is not None
+            return self.packed.index.empty_states
+        row = int(self.rows[clip])
+        if self._last is None or self._last[0] != row or key not in self._last[2]:
+            view = self.packed.index.view_of(row, key)
+            if view is None:
+                raise UserError(
+                    f"{self.packed.storage.url}: does not hold the encoding of clip {row:09d} that "
+                    "this run asks for: it was packed with other settings, videos or encoders"
+                )
+            self._last = row, view, self._load(row, view)
+        if key not in self._last[2]:
+            raise self._damaged(row, "its text states are not those of its caption")
+        return self._last[2][key]
+
+    def _load(self, row: int, view: int) -> dict[str, Tensor]:
+        files = self.packed.read(row, 1 + view)
+        try:
+            return {name: each.clone() for name, each in load(files[f"{view}.safetensors"]).items()}
+        except (SafetensorError, LookupError, ValueError) as error:
+            raise self._damaged(row, str(error)) from None
+
+    def _damaged(self, row: int, problem: str) -> UserError:
+        return UserError(f"{self.packed.storage.url}: clip {row:09d}: {problem}; pack the set again")
+
+
+def clip_number(entry: ManifestEntry, packed: PackedSet) -> int:
+    """Place of a clip in the packed set, which the names of its files say."""
+    match = re.fullmatch(r"(\d{9})\.npz", entry.poses)
+    if match is None or int(match[1]) >= len(packed):
+        raise UserError(
+            f"{packed.storage.name(MANIFEST)}: clip '{entry.id}' is none of the packed ones"
+        )
+    return int(match[1])
+
+
+def read_manifest(packed: PackedSet) -> Manifest:
+    """The manifest of a packed set, from a copy that lives as long as this process."""
+    folder = tempfile.TemporaryDirectory(prefix="lisa_video_")
+    _COPIES.append(folder)
+    root = Path(folder.name)
+    (root / MANIFEST).write_bytes(packed.storage.read(MANIFEST))
+    return Manifest.open(root, check_files=False)
+
+
+_COPIES: list[tempfile.TemporaryDirectory[str]] = []

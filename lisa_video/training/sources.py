@@ -1,0 +1,156 @@
+"""Where the clips of a run come from: the dataset's files, or a cache of encodings beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lisa_video.backbones.base import VideoBackbone
+from lisa_video.buckets import Bucket
+from lisa_video.caching.clips import CacheReader, EncodedClips, TrainingClips
+from lisa_video.caching.keys import EncoderKeys
+from lisa_video.caching.plan import Reading, check_unchanged, make_plan
+from lisa_video.caching.store import CacheStore
+from lisa_video.dataset import ClipDataset
+from lisa_video.errors import UserError
+from lisa_video.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The clips that a run reads."""
+
+    training: TrainingClips
+    probe: TrainingClips | None
+    """Those of the probe are the first of these; None where nothing is probed."""
+    readings: tuple[Reading, ...]
+    """The same clips as files, and which views of them are read; without an end where each epoch
+    has views of its own."""
+    check_clips: bool
+
+    def check(self) -> None:
+        """Open what is going to be read, but decode nothing.
+
+        Raises UserError where a file cannot be read, does not fit the manifest, or has changed
+        since, and where a cache does not hold all that the run reads.
+        """
+        for source, reading in zip((self.training, self.probe), self.readings, strict=False):
+            clips = reading.clips
+            if isinstance(source, EncodedClips):
+                if self.check_clips:
+                    clips.check_poses()
+            elif self.check_clips:
+                clips.check()
+        if isinstance(self.training, EncodedClips):
+            check_cache(self.training, self.readings)
+
+
+def open_sources(config: TrainConfig, backbone: VideoBackbone) -> Sources:
+    """The clips of a run, as its settings say.
+
+    Raises UserError as `open_dataset`, and where data.cache is no cache.
+    """
+    readings = open_readings(config, backbone)
+    sources: list[TrainingClips] = [reading.clips for reading in readings]
+    if config.data.cache is not None:
+        keys = EncoderKeys.of(backbone)
+        encodings = CacheReader(CacheStore(config.data.cache))
+        sources = [EncodedClips(reading.clips, encodings, keys) for reading in readings]
+    probe = sources[1] if len(sources) > 1 else None
+    return Sources(sources[0], probe, tuple(readings), config.data.check_clips)
+
+
+def check_cache(clips: EncodedClips, readings: tuple[Reading, ...]) -> None:
+    """UserError where the cache misses an encoding that is read, or a video has changed."""
+    store, keys = clips.encodings.store, clips.keys
+    plan = make_plan(readings, keys)
+    missing = set(store.index.missing([*plan.views, *plan.captions]))
+    if missing:
+        first = next((view.entry.id for key, view in plan.views.items() if key in missing), None)
+        which = f"the first is of clip '{first}'" if first else "all are text states of captions"
+        raise UserError(
+            f"data.cache={store.folder}: {len(missing)} of {len(plan.views) + len(plan.captions)} "
+            f"encodings that this run reads are not there, {which}; {_why(store, keys)}: run "
+            "pipelines/cache.py with the config and flags of this run"
+        )
+    entries = {view.entry.id: view.entry for view in plan.views.values()}
+    check_unchanged(readings[0].clips.root, list(entries.values()), store.index)
+
+
+def _why(store: CacheStore, keys: EncoderKeys) -> str:
+    if keys.vae not in store.index.models:
+        return "those that are there were made by other encoders than this backbone's"
+    return "videos, captions or settings under data and seed have changed, or it is not finished"
+
+
+def open_readings(config: TrainConfig, backbone: VideoBackbone) -> list[Reading]:
+    """What a run reads: of the training clips all views that come back, of the probe's one each."""
+    training = open_dataset(config, backbone, config.data.split)
+    readings = [Reading(training, len(training), config.data.views)]
+    if config.probe.every:
+        probe = open_probe_dataset(config, backbone)
+        readings.append(Reading(probe, min(config.probe.clips, len(probe)), 1))
+    return readings
+
+
+def open_dataset(config: TrainConfig, backbone: VideoBackbone, split: str) -> ClipDataset:
+    """The clips of a split, as `backbone` can take them.
+
+    Those of the training split have the run's seed, buckets, strides and augmentation; all others
+    are windows of one shape, with the probe's seed.
+    """
+    data = config.data
+    if split != data.split:
+        return _held_out(config, backbone, split, config.probe.seed)
+    for place, (frames, *size) in enumerate(data.buckets):
+        key = f"data.buckets[{place}]"
+        backbone.check_frames(frames, key)
+        backbone.check_size((size[0], size[1]), key)
+    _check_shape(config, backbone)
+    return ClipDataset(
+        data.root,
+        split,
+        frames=data.frames,
+        stride=data.stride,
+        size=data.size,
+        seed=config.seed,
+        cache_in_memory=data.cache_in_memory,
+        max_stride=data.max_stride,
+        fps=data.fps,
+        buckets=[Bucket(frames, (width, height)) for frames, width, height in data.buckets],
+        views=data.views,
+        augmentation=data.augmentation,
+    )
+
+
+def open_probe_dataset(config: TrainConfig, backbone: VideoBackbone) -> ClipDataset:
+    """The clips that the probe looks at are the first of these."""
+    split = config.data.validation_split
+    # Where the probe looks at training clips, it sees the windows that it always saw.
+    seed = config.seed if split == config.data.split else config.probe.seed
+    clips = _held_out(config, backbone, split, seed)
+    if len(clips) < 2:
+        raise UserError(
+            f"data.validation_split={split}: the probe shuffles poses among clips and needs 2, "
+            f"{config.data.root} has {len(clips)}; add clips, or set probe.every to 0"
+        )
+    return clips
+
+
+def _held_out(config: TrainConfig, backbone: VideoBackbone, split: str, seed: int) -> ClipDataset:
+    data = config.data
+    _check_shape(config, backbone)
+    return ClipDataset(
+        data.root,
+        split,
+        frames=data.frames,
+        stride=data.stride,
+        size=data.size,
+        seed=seed,
+        cache_in_memory=data.cache_in_memory,
+        fps=data.fps,
+    )
+
+
+def _check_shape(config: TrainConfig, backbone: VideoBackbone) -> None:
+    backbone.check_frames(config.data.frames, "data.frames")
+    backbone.check_size(config.data.size, "data.size")
