@@ -7,94 +7,47 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lisa_video.clip_files import clip_sha256
 from lisa_video.errors import UserError
+from lisa_video.manifest_index import MANIFEST, Manifest, ManifestColumns
+from lisa_video.manifest_lines import FORMAT, FORMAT_VERSION, NAME_RULE, ManifestEntry, is_name
 from lisa_video.poses import PoseSequence
 from lisa_video.video import even_size, write_video
 
-MANIFEST = "manifest.jsonl"
-FORMAT = "lisa_video"
-FORMAT_VERSION = 2
+__all__ = [
+    "MANIFEST",
+    "DatasetWriter",
+    "Manifest",
+    "ManifestColumns",
+    "ManifestEntry",
+    "check_lengths",
+    "check_sizes",
+    "load_manifest",
+    "select_split",
+    "write_manifest",
+]
+
 CLIP_FOLDER = "clips"
 POSE_FOLDER = "poses"
 
-_NAME_RULE = "letters, digits, '.', '_' and '-', no '.' or '-' in front"
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", value))
-
-
-@dataclass(frozen=True)
-class ManifestEntry:
-    """One clip: a line of the manifest."""
-
-    id: str
-    """Unique in the dataset; letters, digits, `.`, `_` and `-`, fit for a file name."""
-    video: str
-    """Path of the clip below the dataset's folder, with forward slashes."""
-    poses: str
-    """Path of the pose file, likewise."""
-    caption: str
-    """What is seen, as a prompt; may be empty."""
-    fps: float
-    """Frames per second."""
-    frames: int
-    """Pictures in the video, and in the pose file."""
-    width: int
-    """Width of the video in pixels."""
-    height: int
-    """Height of the video in pixels."""
-    split: str
-    """Such as "train" or "validation"; of the same letters as an id."""
-    people: int
-    """Columns of people in the pose file; 0 where nobody was found."""
-    sha256: str
-    """SHA-256 of the video file, as 64 hexadecimal digits."""
-
 
 def load_manifest(root: Path) -> list[ManifestEntry]:
-    """Read and check the manifest of a dataset; the clips themselves are not opened.
+    """All entries of a dataset at once; for sets of many clips see `Manifest`.
 
     Raises:
-        UserError: no manifest, another version, or a line that is not right; the message names the
-            file and the line, counted from 1.
+        UserError: as `Manifest.open`, which here looks for every file.
     """
-    path = root / MANIFEST
-    if not root.is_dir():
-        raise UserError(f"{root}: no such dataset folder")
-    if not path.is_file():
-        raise UserError(f"{root}: not a dataset, it has no {MANIFEST}")
-    try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    _check_header(_parse(lines[0], path, 1), path)
-    entries: list[ManifestEntry] = []
-    first_seen: dict[str, int] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        entry = _entry(_parse(line, path, number), path, number)
-        if entry.id in first_seen:
-            _refuse(path, number, f"id '{entry.id}' is already that of line {first_seen[entry.id]}")
-        first_seen[entry.id] = number
-        for key in ("video", "poses"):
-            _check_path(root, getattr(entry, key), key, path, number)
-        entries.append(entry)
-    if not entries:
-        raise UserError(f"{path}: lists no clip")
-    return entries
+    return list(Manifest.open(root, check_files=True).metadata())
 
 
 def select_split(entries: Sequence[ManifestEntry], split: str, root: Path) -> list[ManifestEntry]:
@@ -155,12 +108,12 @@ class DatasetWriter:
         Raises:
             UserError: a bad or repeated id, a bad split, or poses of another length or size.
         """
-        if not _is_name(id):
-            raise UserError(f"clip id {id!r}: use {_NAME_RULE}")
+        if not is_name(id):
+            raise UserError(f"clip id {id!r}: use {NAME_RULE}")
         if id in self._entries:
             raise UserError(f"clip id '{id}' is given twice")
-        if not _is_name(split):
-            raise UserError(f"clip '{id}': its split is {split!r}, use {_NAME_RULE}")
+        if not is_name(split):
+            raise UserError(f"clip '{id}': its split is {split!r}, use {NAME_RULE}")
         check_lengths(id, len(frames), len(poses))
         height, width = frames.shape[1:3]
         check_sizes(id, (width, height), (poses.width, poses.height))
@@ -238,93 +191,3 @@ def check_sizes(source: str, video: tuple[int, int], poses: tuple[int, int]) -> 
             f"{source}: the video has {video[0]}x{video[1]} pixels, its poses are for "
             f"{poses[0]}x{poses[1]}; extract the poses from this very file"
         )
-
-
-def _parse(line: str, path: Path, number: int) -> dict[str, Any]:
-    def no_constant(name: str) -> NoReturn:
-        raise ValueError(name)
-
-    try:
-        value = json.loads(line, parse_constant=no_constant)
-    except (ValueError, RecursionError):
-        _refuse(path, number, "not valid JSON")
-    if not isinstance(value, dict):
-        _refuse(path, number, "not a JSON object")
-    return value
-
-
-def _check_header(header: dict[str, Any], path: Path) -> None:
-    if header.get("format") != FORMAT or "version" not in header:
-        example = json.dumps({"format": FORMAT, "version": FORMAT_VERSION})
-        _refuse(path, 1, f"not a dataset's header, which is {example}")
-    if header["version"] != FORMAT_VERSION:
-        _refuse(
-            path,
-            1,
-            f"format version {header['version']}; this lisa_video reads version {FORMAT_VERSION}",
-        )
-
-
-_Check = tuple[Callable[[Any], bool], str]
-_TEXT: _Check = (lambda value: isinstance(value, str), "text")
-_NAME: _Check = (_is_name, f"a name of {_NAME_RULE}")
-_COUNT: _Check = (lambda value: type(value) is int and value >= 1, "a whole number from 1")
-_PEOPLE: _Check = (lambda value: type(value) is int and value >= 0, "a whole number from 0")
-_SHA256: _Check = (
-    lambda value: isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{64}", value)),
-    "64 digits of 0-9 and a-f",
-)
-_RATE: _Check = (
-    # Compared, not converted: JSON knows numbers that no float can hold.
-    lambda value: type(value) in (int, float) and 0 < value <= 10_000,
-    "a number above 0",
-)
-_CHECKS: dict[str, _Check] = {
-    "id": _NAME,
-    "video": _TEXT,
-    "poses": _TEXT,
-    "caption": _TEXT,
-    "fps": _RATE,
-    "frames": _COUNT,
-    "width": _COUNT,
-    "height": _COUNT,
-    "split": _NAME,
-    "people": _PEOPLE,
-    "sha256": _SHA256,
-}
-assert list(_CHECKS) == [field.name for field in fields(ManifestEntry)]
-
-
-def _entry(line: dict[str, Any], path: Path, number: int) -> ManifestEntry:
-    for key, (is_right, wanted) in _CHECKS.items():
-        if key not in line:
-            _refuse(path, number, f"key '{key}' is missing")
-        if not is_right(line[key]):
-            found = textwrap.shorten(json.dumps(line[key]), 60)
-            _refuse(path, number, f"'{key}' is {found}, it must be {wanted}")
-    unknown = sorted(set(line) - set(_CHECKS))
-    if unknown:
-        _refuse(path, number, f"unknown key '{unknown[0]}', known: {', '.join(_CHECKS)}")
-    return ManifestEntry(**{**line, "fps": float(line["fps"])})
-
-
-def _check_path(root: Path, value: str, key: str, path: Path, number: int) -> None:
-    """Files of a dataset lie inside its folder, also after following links."""
-    posix = PurePosixPath(value)
-    if posix.is_absolute() or PureWindowsPath(value).drive or "\\" in value:
-        _refuse(path, number, f"'{key}' is {value!r}, it must be relative, with forward slashes")
-    if ".." in posix.parts:
-        _refuse(path, number, f"'{key}' is {value!r}, it must not contain '..'")
-    try:
-        real = (root / posix).resolve()
-        is_file = real.is_file()
-    except (OSError, ValueError, RuntimeError):
-        _refuse(path, number, f"'{key}' is {value!r}, which cannot be a path")
-    if not real.is_relative_to(root.resolve()):
-        _refuse(path, number, f"'{key}' is {value!r}, a link out of the dataset's folder")
-    if not is_file:
-        _refuse(path, number, f"{key} file {value!r} does not exist")
-
-
-def _refuse(path: Path, number: int, problem: str) -> NoReturn:
-    raise UserError(f"{path}: line {number}: {problem}")
