@@ -76,9 +76,10 @@ class TurnOrder:
     """Which bucket has its turn at each step: a function of (sizes of the buckets, step).
 
     Turn k (from 0) of a bucket that holds the share p of all clips is due at the time
-    (k + 1/2) / p, and turns are taken in the order of these times. So a bucket has its share of any
-    stretch of steps, evenly spread, and no clip is seen more often for the bucket it is in. Turns
-    are computed in exact fractions, from any step on without those before it.
+    (k + 1/2) / p, and turns are taken in the order of these times (as Sainte-Laguë's method deals
+    out seats). So a bucket has its share of any stretch of steps, evenly spread, and no clip is
+    seen more often for the bucket it is in. Turns are computed in exact fractions, from any step on
+    without those before it.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
