@@ -1,6 +1,7 @@
-"""Find the poses of a person in a video and save them as a pose file.
+"""Find the poses in a video, or turn a folder of videos into a training set.
 
-python pipelines/extract_poses.py --config configs/extract_poses.yaml --video clip.mp4
+python pipelines/extract_poses.py clip.mp4 --out clip.npz
+python pipelines/extract_poses.py videos --out my_set --config configs/extract_poses.yaml
 """
 
 from lisa_video.cli import run_job
@@ -8,16 +9,16 @@ from lisa_video.extraction_config import ExtractPosesConfig
 
 
 def check(config: ExtractPosesConfig) -> None:
-    from lisa_video.extraction import check_extraction
+    from lisa_video.extraction.job import check_extraction
 
     check_extraction(config)
 
 
 def run(config: ExtractPosesConfig) -> None:
-    from lisa_video.extraction import extract
+    from lisa_video.extraction.job import extract
 
     extract(config)
 
 
 if __name__ == "__main__":
-    run_job(ExtractPosesConfig, run, check=check, description=__doc__)
+    run_job(ExtractPosesConfig, run, check=check, description=__doc__, positional="source")

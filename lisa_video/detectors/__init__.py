@@ -58,7 +58,8 @@ def build_detector(name: str, *, weights: Path | None = None) -> PoseDetector:
 
     Args:
         name: "figures" for the rendered figures of the embedded backbone, "blazepose" for one
-            person, "rtmpose" and "dwpose" for several where rtmlib is installed.
+            person, "rtmpose" and "dwpose", which also finds hands and faces, for several where
+            rtmlib is installed.
         weights: folder with its weights; without it the shipped ones, or those that
             `fetch_asset` downloads.
 

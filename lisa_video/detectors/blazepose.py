@@ -11,6 +11,7 @@ Shape legend: F frames, H W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ class BlazePoseDetector:
     """
 
     name = "blazepose-full"
+    skeleton = "openpose18"
 
     def __init__(self, folder: Path) -> None:
         self._detection = _Network(folder / "pose_detection.tflite")
@@ -98,14 +100,17 @@ class BlazePoseDetector:
 
     def detect(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 (F, H, W, 3) of one video -> float32 (F, 1, 18, 3) in pixels of the frames."""
-        found = np.zeros((len(frames), 1, _LANDMARKS, 3), dtype=np.float32)
-        square: Square | None = None
         progress = tqdm(frames, desc=self.name, unit="frame", leave=False, disable=None)
-        for index, frame in enumerate(progress):
+        return np.stack(list(self.stream(progress)))
+
+    def stream(self, frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        """Frames (H, W, 3) of one video -> float32 (1, 18, 3) of each."""
+        square: Square | None = None
+        for frame in frames:
             landmarks, square = self._track(frame, square)
-            if landmarks is not None:
-                found[index, 0] = landmarks
-        return from_blazepose33(found)
+            if landmarks is None:
+                landmarks = np.zeros((_LANDMARKS, 3), dtype=np.float32)
+            yield from_blazepose33(landmarks[None])
 
     def _track(
         self, frame: NDArray[np.uint8], square: Square | None

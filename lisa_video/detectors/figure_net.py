@@ -7,6 +7,8 @@ Shape legend: F frames, P = 1 person, K = 18 keypoints, H W pixels, h w heatmap 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -23,6 +25,7 @@ from lisa_video.errors import UserError
 KEYPOINTS = 18
 _STRIDE = 2  # input pixels per heatmap cell
 _WINDOW = 2  # cells on each side of the peak that refine it
+_BATCH = 64  # frames
 _FAINTEST = 0.1  # confidence below which a keypoint counts as not found
 
 
@@ -127,6 +130,7 @@ class FigureDetector:
     """
 
     name = "figures"
+    skeleton = "openpose18"
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "config.json").is_file():
@@ -148,9 +152,17 @@ class FigureDetector:
             square[index, : inner[1], : inner[0]] = cv2.resize(frame, inner, interpolation=method)
         with torch.inference_mode():
             pixels = rearrange(torch.from_numpy(square), "f h w c -> f c h w").float() / 127.5 - 1
-            found = torch.cat([decode_keypoints(*self.network(part)) for part in pixels.split(64)])
+            found = torch.cat(
+                [decode_keypoints(*self.network(part)) for part in pixels.split(_BATCH)]
+            )
         keypoints = found.numpy().astype(np.float32)
         keypoints[..., 0] *= width / inner[0]
         keypoints[..., 1] *= height / inner[1]
         keypoints[keypoints[..., 2] < _FAINTEST] = 0
         return keypoints[:, None]
+
+    def stream(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Frames (H, W, 3) -> float32 (1, 18, 3) of each."""
+        remaining = iter(frames)
+        while batch := list(islice(remaining, _BATCH)):
+            yield from self.detect(np.stack(batch))

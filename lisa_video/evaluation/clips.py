@@ -22,6 +22,7 @@ from lisa_video.metrics.fidelity import Lpips, psnr, ssim
 from lisa_video.metrics.motion import flicker, flow_warp_error
 from lisa_video.metrics.pose_presets import PoseTally, pose_preset
 from lisa_video.poses import PoseSequence
+from lisa_video.poses.skeletons import BODY
 
 PICTURE_MEASURES = {"flicker": flicker, "warp_error": flow_warp_error}
 
@@ -141,7 +142,7 @@ class _Measurer:
         assert self._detector is not None
         frames = read_clip(path)
         asked = PoseSequence.load(self._poses[path.stem if path.is_file() else path.name])
-        found = self._detector.detect(frames)
+        found = self._detector.detect(frames)[:, :, BODY]
         size = (frames.shape[1], frames.shape[2])
         return ClipMeasures(score_keypoints(str(path), found, asked, size, self._preset))
 
@@ -158,7 +159,7 @@ class _Measurer:
             given = PoseSequence.load(self._given[name])
             return given.resized(size[1], size[0]).body
         assert self._detector is not None and frames is not None
-        return self._detector.detect(frames)
+        return self._detector.detect(frames)[:, :, BODY]
 
     def _pictures(self, name: str, frames: NDArray[np.uint8]) -> dict[str, float]:
         measures = {metric: PICTURE_MEASURES[metric] for metric in self._config.asked(PICTURES)}

@@ -16,6 +16,7 @@ from lisa_video.detectors.base import PoseDetector
 from lisa_video.errors import UserError
 from lisa_video.metrics.pose_presets import POSE_PRESETS, PosePreset, PoseTally, tally_poses
 from lisa_video.poses import PoseSequence
+from lisa_video.poses.skeletons import BODY
 from lisa_video.reports import json_number
 
 ScoredClip = tuple[str, NDArray[np.uint8], PoseSequence]
@@ -72,7 +73,7 @@ def score_clips(
         if name in tallies:
             raise UserError(f"{name}: two clips have this id")
         tallies[name] = score_keypoints(
-            name, detector.detect(frames), poses, frames.shape[1:3], preset
+            name, detector.detect(frames)[:, :, BODY], poses, frames.shape[1:3], preset
         )
     if not tallies:
         raise UserError("no clips to score")
