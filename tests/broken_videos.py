@@ -37,7 +37,7 @@ def moving_frames(
     waves, phases = random.uniform(-0.3, 0.3, (3, 2)), random.uniform(0, 6, 3)
     time, y, x = np.ogrid[:count, :height, :width]
     planes = [
-        np.sin(a * y + b * x + c + 0.35 * time) for (a, b), c in zip(waves, phases, strict=True)
+        np.sin(a * y + b * x + c + 0.12 * time) for (a, b), c in zip(waves, phases, strict=True)
     ]
     return (127 + 100 * np.stack(planes, axis=-1)).astype(np.uint8)
 

@@ -39,15 +39,14 @@ def decode_decord(
 ) -> Iterator[Numbered]:
     """Frames by decord.
 
+    Not for a user's process: decord can hang and abort on broken files, and it puts its zlib of
+    2005 in front of that of libraries loaded after it, so that OpenCV writes unreadable PNG files.
+
     Raises:
         Inexact: decord is missing, fails, or is not exact for this file.
     """
     if not contents.countable:
         raise Inexact
-    # decord puts its zlib of 2005 in front of that of libraries loaded after it, and OpenCV then
-    # writes PNG files that nobody can read.
-    import cv2  # noqa: F401
-
     try:
         import decord
     except ImportError:
@@ -114,7 +113,7 @@ def _decode_from(
     """Pictures shown from a key frame on, or from one before it; raises Inexact at any doubt."""
     stream = video_stream(container)
     if seek:
-        container.seek(key.seek, stream=stream)
+        container.seek(key.start, stream=stream)
     expected: int | None = None
     for packet in container.demux(stream):
         if packet.size and expected is None:

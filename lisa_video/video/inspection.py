@@ -28,8 +28,6 @@ class Packet:
 
     start: int | None
     """When it is shown."""
-    decoded: int | None
-    """When it is decoded."""
     duration: int
     key: bool
     shown: bool
@@ -44,8 +42,6 @@ class KeyFrame:
     """Of its packet in the file, counted from 0."""
     start: int
     """When it is shown, in ticks."""
-    seek: int
-    """The time, in ticks, that FFmpeg's index of this container has it under."""
     first: int
     """The first frame that is shown with it or after it: what decoding from here gives."""
 
@@ -146,12 +142,12 @@ def inspect(path: Path, alive: Alive) -> Contents:
                 f"{path}: truncated, {len(packets)} of {stream.frames} frames are there"
             )
         _check_duration(path, stream, packets, rate)
-        indexed = kind.startswith(("mov,", "matroska,"))
+        indexed = kind.startswith(("mov,", "matroska,")) and _keys_are_sure(stream, kind, packets)
         return Contents(
             pictures,
             float(rate),
             indexed and not others and _countable(packets),
-            index_frames(packets, by_decoding=kind.startswith("mov,")) if indexed else None,
+            index_frames(packets) if indexed else None,
         )
 
 
@@ -165,21 +161,32 @@ def _read_packets(
             if packet.is_corrupt:
                 raise VideoError(f"{path}: truncated or damaged after {len(packets)} frames")
             if packet.size:
-                packets.append(
-                    Packet(
-                        packet.pts,
-                        packet.dts,
-                        packet.duration or 0,
-                        packet.is_keyframe,
-                        not packet.is_discard,
-                    )
-                )
+                duration = packet.duration or 0
+                shown = not packet.is_discard
+                packets.append(Packet(packet.pts, duration, packet.is_keyframe, shown))
             alive()
     except av.FFmpegError as error:
         raise VideoError(
             f"{path}: cannot be read after {len(packets)} frames: {error.strerror}"
         ) from None
     return packets
+
+
+def _keys_are_sure(stream: av.VideoStream, kind: str, packets: Sequence[Packet]) -> bool:
+    """Whether each picture called a key frame is one.
+
+    An mp4 that lost its list of key frames calls all pictures so. The parsers of H.264 and VP9 know
+    better, and decoding can then begin at a key frame; but the index, which decord goes by, does
+    not.
+    """
+    keys = [packet.key for packet in packets]
+    if stream.codec.intra_only or len(keys) == 1:
+        return True
+    if all(keys) and stream.codec.name not in ("h264", "vp9"):
+        return False
+    return kind.startswith("matroska,") or keys == [
+        entry.is_keyframe for entry in stream.index_entries
+    ]
 
 
 def _countable(packets: Sequence[Packet]) -> bool:
@@ -199,14 +206,10 @@ def _countable(packets: Sequence[Packet]) -> bool:
     return True
 
 
-def index_frames(packets: Sequence[Packet], *, by_decoding: bool) -> FrameIndex | None:
+def index_frames(packets: Sequence[Packet]) -> FrameIndex | None:
     """Times of the frames, or None where the packets do not tell them for sure.
 
     They do where each has a time of its own and key frames come in the order of their times.
-
-    Args:
-        by_decoding: FFmpeg finds key frames by the time of their decoding, as in mp4, not by that
-            of their showing.
     """
     places = {packet.start: place for place, packet in enumerate(packets)}
     if len(places) < len(packets) or None in places:
@@ -214,12 +217,11 @@ def index_frames(packets: Sequence[Packet], *, by_decoding: bool) -> FrameIndex 
     times = sorted(packet.start for packet in packets if packet.shown and packet.start is not None)
     keys = []
     for place, packet in enumerate(packets):
-        seek = packet.decoded if by_decoding else packet.start
-        if packet.key and packet.start is not None and seek is not None:
+        if packet.key and packet.start is not None:
             if keys and keys[-1].start >= packet.start:
                 return None
             first = bisect_right(times, packet.start - 1)
-            keys.append(KeyFrame(place, packet.start, seek, first))
+            keys.append(KeyFrame(place, packet.start, first))
     if not keys or keys[0].place > 0:
         return None
     known = {start: place for start, place in places.items() if start is not None}

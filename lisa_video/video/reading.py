@@ -6,7 +6,6 @@ Shape legend: F frames, H W pixels; frames are uint8 RGB.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,10 +13,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lisa_video.video.decoding import Inexact, Numbered, decode_decord, decode_pyav
-from lisa_video.video.inspection import Contents, VideoError, inspect
+from lisa_video.video.guard import Counted, Frame, decode_guarded
+from lisa_video.video.worker import Decoder
 
 VideoBackend = Literal["auto", "decord", "pyav"]
+
+_DECODERS: dict[VideoBackend, list[Decoder]] = {
+    "auto": ["decord", "pyav"],
+    "decord": ["decord"],
+    "pyav": ["pyav"],
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +48,9 @@ class VideoInfo:
 
 def count_frames(path: Path) -> int:
     """Frames of a video, counted from its packets without decoding; errors as in `probe_video`."""
-    return _inspect(path).pictures
+    (counted,) = decode_guarded(path, ["pyav"], indices=[])
+    assert isinstance(counted, Counted)
+    return counted.pictures
 
 
 def probe_video(path: Path) -> VideoInfo:
@@ -51,11 +58,12 @@ def probe_video(path: Path) -> VideoInfo:
 
     Raises:
         VideoError: no such file, empty, not a video, without pictures, truncated, or its first
-            frame cannot be decoded; the message names the file.
+            frame cannot be decoded, or decoding hung or crashed; the message names the file.
     """
-    contents = _inspect(path)
-    ((_, frame),) = decode_pyav(path, contents, [0], _ignore)
-    return VideoInfo(contents.pictures, frame.shape[1], frame.shape[0], contents.fps)
+    counted, first = decode_guarded(path, ["pyav"], indices=[0])
+    assert isinstance(counted, Counted) and isinstance(first, Frame)
+    height, width = first.pixels.shape[:2]
+    return VideoInfo(counted.pictures, width, height, counted.fps)
 
 
 def read_video(
@@ -65,10 +73,12 @@ def read_video(
 
     Before any decoder is tried all packets are read, which is quick: decord can hang on broken
     files, and some sound ones it reads wrongly. "auto" takes decord where it is installed and
-    exact, and else PyAV; both give the same frames.
+    exact, and else PyAV; both give the same frames. All of it runs in a process of its own that is
+    stopped when it stands still for `$LISA_VIDEO_DECODE_SECONDS`, 20 without it.
 
-    Two kinds of damage do not show: inside a picture, where its codec does not notice it; and a
-    missing end in a container that declares neither frames nor duration (MPEG-TS, GIF).
+    Two kinds of damage do not show: inside a picture, where its codec does not notice it or decord
+    does not tell; and a missing end in a container that declares neither frames nor duration
+    (MPEG-TS, GIF).
 
     Args:
         path: of the video.
@@ -79,27 +89,21 @@ def read_video(
         VideoError: as in `probe_video`; a frame cannot be decoded; an index lies outside of the
             video; decord is asked for and missing, or not exact for this file.
     """
-    contents = _inspect(path)
-    wanted = list(range(contents.pictures) if indices is None else indices)
-    assert wanted, "no frame asked for"
-    for index in wanted:
-        _check_index(path, contents, index)
-    needed = sorted(set(wanted))
-    frames = None
-    if backend != "pyav":
-        with suppress(Inexact):
-            frames = dict(decode_decord(path, contents, needed, _ignore))
-    if frames is None and backend == "decord":
-        raise VideoError(f"{path}: decord is missing or cannot read this file exactly; use pyav")
-    if frames is None:
-        frames = dict(_same_size(path, decode_pyav(path, contents, needed, _ignore)))
-    return Video(np.stack([frames[index] for index in wanted]), contents.fps)
+    wanted = None if indices is None else [int(index) for index in indices]
+    assert wanted is None or wanted, "no frame asked for"
+    batch = _Batch()
+    for found in decode_guarded(path, _DECODERS[backend], indices=wanted, place=batch.place):
+        if isinstance(found, Counted):
+            counted = found
+            batch.expect(range(counted.pictures) if wanted is None else wanted)
+    return Video(batch.frames(), counted.fps)
 
 
 def iter_frames(path: Path, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
     """Frames `start` to `stop` (which is left out) one by one, uint8 (H, W, 3), by PyAV.
 
-    One frame is held at a time, however long the video is.
+    One frame is held at a time, however long the video is; the next ones are decoded meanwhile, in
+    a process of their own that is guarded as in `read_video`.
 
     Args:
         path: of the video.
@@ -110,35 +114,28 @@ def iter_frames(path: Path, start: int = 0, stop: int | None = None) -> Iterator
         VideoError: as in `read_video`, those of the file and of `start` and `stop` with the first
             frame; a frame that cannot be decoded ends the iteration where it is.
     """
-    contents = _inspect(path)
-    stop = contents.pictures if stop is None else stop
-    _check_index(path, contents, start)
-    _check_index(path, contents, stop - 1)
-    for _, frame in _same_size(path, decode_pyav(path, contents, range(start, stop), _ignore)):
-        yield frame
+    for found in decode_guarded(path, ["pyav"], start=start, stop=stop):
+        if isinstance(found, Frame):
+            yield found.pixels
 
 
-def _inspect(path: Path) -> Contents:
-    return inspect(path, _ignore)
+class _Batch:
+    """Memory for frames that come one by one, which is had when the first one tells its size."""
 
+    def expect(self, numbers: Sequence[int]) -> None:
+        """Frames wanted, in any order."""
+        self._wanted = numbers
+        self._places = {number: place for place, number in enumerate(sorted(set(numbers)))}
+        self._memory: NDArray[np.uint8] | None = None
 
-def _check_index(path: Path, contents: Contents, index: int) -> None:
-    if not 0 <= index < contents.pictures:
-        raise VideoError(
-            f"{path}: has no frame {index}, its frames are 0 to {contents.pictures - 1}"
-        )
+    def place(self, number: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Memory for a frame."""
+        if self._memory is None:
+            self._memory = np.empty((len(self._places), *shape), np.uint8)
+        return self._memory[self._places[number]]
 
-
-def _same_size(path: Path, frames: Iterator[Numbered]) -> Iterator[Numbered]:
-    """The frames given; raises VideoError where they change their size."""
-    size = None
-    for number, frame in frames:
-        found = (frame.shape[1], frame.shape[0])
-        if size is not None and found != size:
-            raise VideoError(f"{path}: its frames change their size, {size} and {found} pixels")
-        size = found
-        yield number, frame
-
-
-def _ignore() -> None:
-    pass
+    def frames(self) -> NDArray[np.uint8]:
+        """(F, H, W, 3) in the order wanted; copied where the file has another."""
+        assert self._memory is not None
+        places = [self._places[number] for number in self._wanted]
+        return self._memory if places == list(range(len(places))) else self._memory[places]
