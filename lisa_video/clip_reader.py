@@ -5,6 +5,7 @@ Shape legend: F frames, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,8 @@ class ClipReader:
         """
         poses = self._poses.get(entry.id)
         if poses is None:
+            poses = self.load_poses(entry)
             path = self.root / entry.poses
-            poses = PoseSequence.load(path, require_people=True)
             _check_stated(path, entry, len(poses), poses.width, poses.height)
             if self.keep:
                 self._poses[entry.id] = poses
@@ -83,19 +84,30 @@ class ClipReader:
         Raises:
             UserError: the video cannot be read; the message names the file.
         """
-        path, wanted = self.root / entry.video, view.indices
+        wanted = view.indices
         if not self.keep:
-            pixels = cut_frames(read_video(path, wanted).frames, view.box, view.size)
+            pixels = cut_frames(self.decode(entry, wanted), view.box, view.size)
         elif self.one_cut:
             if entry.id not in self._pixels:
-                whole = read_video(path).frames
-                self._pixels[entry.id] = cut_frames(whole, view.box, view.size)
+                self._pixels[entry.id] = cut_frames(self.decode(entry), view.box, view.size)
             pixels = self._pixels[entry.id][wanted]
         else:
             if entry.id not in self._pixels:
-                self._pixels[entry.id] = read_video(path).frames
+                self._pixels[entry.id] = self.decode(entry)
             pixels = cut_frames(self._pixels[entry.id][wanted], view.box, view.size)
         return mirrored_frames(pixels) if view.flip else pixels
+
+    # The files themselves.
+
+    def load_poses(self, entry: ManifestEntry) -> PoseSequence:
+        """Poses of the whole clip, from its file; UserError where it cannot be read."""
+        return PoseSequence.load(self.root / entry.poses, require_people=True)
+
+    def decode(
+        self, entry: ManifestEntry, indices: Sequence[int] | None = None
+    ) -> NDArray[np.uint8]:
+        """All frames of the video, or those at `indices`; UserError where it cannot be read."""
+        return read_video(self.root / entry.video, indices).frames
 
 
 def _seen(poses: PoseSequence, view: View) -> PoseSequence:

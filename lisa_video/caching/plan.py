@@ -28,15 +28,16 @@ class Reading:
     views: int
     """Views of each."""
 
-    def __iter__(self) -> Iterator[PlannedView]:
-        """Every view, those of a clip one after the other."""
+    def by_clip(self) -> Iterator[list[PlannedView]]:
+        """The views of each clip."""
         for index in tqdm(
             range(self.count), desc="list views", unit="clip", delay=2, leave=False, disable=None
         ):
-            for epoch in range(self.views):
-                view = self.clips.view(index, epoch)
-                caption = self.clips.caption(index, view)
-                yield PlannedView(self.clips.entries[index], view.picture, caption)
+            entry = self.clips.entries[index]
+            views = [self.clips.view(index, epoch) for epoch in range(self.views)]
+            yield [
+                PlannedView(entry, view.picture, self.clips.caption(index, view)) for view in views
+            ]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def make_plan(readings: Sequence[Reading], keys: EncoderKeys) -> Plan:
     """The encodings of all views, of their captions and of the empty caption."""
     views: dict[str, PlannedView] = {}
     captions = {keys.states(""): ""}
-    for planned in (each for reading in readings for each in reading):
+    for planned in (each for reading in readings for clip in reading.by_clip() for each in clip):
         views.setdefault(keys.latents(planned.entry.sha256, planned.view), planned)
         captions.setdefault(keys.states(planned.caption), planned.caption)
     return Plan(views, captions)

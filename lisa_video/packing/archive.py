@@ -14,14 +14,14 @@ and only files of these kinds are looked at.
 from __future__ import annotations
 
 import io
+import json
 import re
 import tarfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import webdataset
+from typing import Any
 
 from lisa_video.errors import UserError
 
@@ -42,6 +42,8 @@ class ShardWriter:
     """A tar shard in a local file, written sample by sample."""
 
     def __init__(self, path: Path) -> None:
+        import webdataset
+
         self.path = path
         self._file = path.open("w+b")
         self._tar = webdataset.TarWriter(self._file, encoder=False, mtime=0.0, user="", group="")
@@ -65,6 +67,11 @@ class ShardWriter:
         """Write the end of the archive."""
         self._tar.close()
         self._file.close()
+
+
+def json_line(value: dict[str, Any]) -> bytes:
+    """A line of the manifest, as bytes."""
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
 
 
 def read_part(data: bytes, number: int, wanted: PartRange, source: str) -> dict[str, bytes]:

@@ -6,12 +6,15 @@ D text width.
 
 from __future__ import annotations
 
+import atexit
 import re
+import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +30,12 @@ from lisa_video.packing.packed_set import PackedSet
 from lisa_video.poses import PoseSequence
 from lisa_video.video import read_video
 
+if TYPE_CHECKING:
+    from lisa_video.dataset import ClipDataset
+
 Value = TypeVar("Value")
 
+_FIRST_LINE = 2  # of a manifest's clips
 _KEPT_PARTS = 8  # a clip's poses may be asked for twice, its video once for each view
 
 
@@ -84,24 +91,27 @@ class PackedEncodings:
     def __init__(self, packed: PackedSet, rows: NDArray[np.int64], keys: EncoderKeys) -> None:
         self.packed, self.rows = packed, rows
         self._empty_key = keys.states("")
-        self._last: tuple[int, int, dict[str, Tensor]] | None = None
+        self._last: tuple[int, dict[str, Tensor]] | None = None
 
     def read(self, clip: int, key: str) -> Tensor:
         if key == self._empty_key:
             assert self.packed.index.empty_states is not None
             return self.packed.index.empty_states
         row = int(self.rows[clip])
-        if self._last is None or self._last[0] != row or key not in self._last[2]:
-            view = self.packed.index.view_of(row, key)
-            if view is None:
-                raise UserError(
-                    f"{self.packed.storage.url}: does not hold the encoding of clip {row:09d} that "
-                    "this run asks for: it was packed with other settings, videos or encoders"
-                )
-            self._last = row, view, self._load(row, view)
-        if key not in self._last[2]:
-            raise self._damaged(row, "its text states are not those of its caption")
-        return self._last[2][key]
+        if self._last is None or self._last[0] != row or key not in self._last[1]:
+            self._last = row, self._load(row, self.require(clip, key))
+        return self._last[1][key]
+
+    def require(self, clip: int, key: str) -> int:
+        """The view of a clip whose latents have this key; UserError where it has none."""
+        view = self.packed.index.view_of(int(self.rows[clip]), key)
+        if view is None:
+            raise UserError(
+                f"{self.packed.storage.url}: does not hold the encodings of clip "
+                f"{self.rows[clip]:09d} that this run asks for: it was packed with other settings, "
+                "captions or encoders"
+            )
+        return view
 
     def _load(self, row: int, view: int) -> dict[str, Tensor]:
         files = self.packed.read(row, 1 + view)
@@ -114,6 +124,58 @@ class PackedEncodings:
         return UserError(f"{self.packed.storage.url}: clip {row:09d}: {problem}; pack the set again")
 
 
+@dataclass(frozen=True)
+class PackedClips:
+    """A packed set in place of a dataset's folder."""
+
+    packed: PackedSet
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, url: str) -> PackedClips:
+        """Raises UserError where there is no packed set, or its files contradict each other."""
+        packed = PackedSet(url)
+        manifest = Manifest.open(_local_manifest(packed), check_files=False)
+        if len(manifest) != len(packed):
+            raise UserError(
+                f"{packed.storage.name(MANIFEST)}: lists {len(manifest)} clips, and the shards hold "
+                f"{len(packed)}; copy the set again"
+            )
+        return cls(packed, manifest)
+
+    @property
+    def root(self) -> Path:
+        """Its name, where that of a folder is asked for; nothing is read below it."""
+        return Path(self.packed.storage.url)
+
+    def reader(self, *, keep: bool, one_cut: bool) -> PackedReader:
+        """Reads its clips; see `ClipReader`."""
+        return PackedReader(self.packed, keep=keep, one_cut=one_cut)
+
+    def rows(self, clips: ClipDataset) -> NDArray[np.int64]:
+        """Place in the packed set of each clip of a split, (N,)."""
+        return self.manifest.split(clips.split).columns.number - _FIRST_LINE
+
+    def shards(self, clips: ClipDataset) -> NDArray[np.int32]:
+        """The shard that each clip of a split lies in, (N,)."""
+        return self.packed.index.shards[self.rows(clips)]
+
+
+class ManifestEntries(Sequence[ManifestEntry]):
+    """Clips of a manifest that stands alone, without the files that it names."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+
+    def __len__(self) -> int:
+        return len(self._manifest)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return list(self._manifest.metadata(range(len(self))[index]))
+        return next(self._manifest.metadata([index]))
+
+
 def clip_number(entry: ManifestEntry, packed: PackedSet) -> int:
     """Place of a clip in the packed set, which the names of its files say."""
     match = re.fullmatch(r"(\d{9})\.npz", entry.poses)
@@ -124,13 +186,11 @@ def clip_number(entry: ManifestEntry, packed: PackedSet) -> int:
     return int(match[1])
 
 
-def read_manifest(packed: PackedSet) -> Manifest:
-    """The manifest of a packed set, from a copy that lives as long as this process."""
-    folder = tempfile.TemporaryDirectory(prefix="lisa_video_")
-    _COPIES.append(folder)
-    root = Path(folder.name)
-    (root / MANIFEST).write_bytes(packed.storage.read(MANIFEST))
-    return Manifest.open(root, check_files=False)
-
-
-_COPIES: list[tempfile.TemporaryDirectory[str]] = []
+def _local_manifest(packed: PackedSet) -> Path:
+    """A folder with the manifest: that of the set, or a copy until this process ends."""
+    if packed.storage.local is not None:
+        return packed.storage.local
+    folder = Path(tempfile.mkdtemp(prefix="lisa_video_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / MANIFEST).write_bytes(packed.storage.read(MANIFEST))
+    return folder

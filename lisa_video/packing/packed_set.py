@@ -63,6 +63,11 @@ class PackedIndex:
         start, stop = self.bounds[clip, part : part + 2].tolist()
         return PartRange(start, stop, int(self.checksums[clip, part]))
 
+    def view_of(self, clip: int, key: str) -> int | None:
+        """The view of a clip whose latents have this key."""
+        hits = (self.keys[clip] == np.frombuffer(bytes.fromhex(key), np.uint8)).all(axis=1)
+        return int(hits.argmax()) if hits.any() else None
+
     def to_bytes(self) -> bytes:
         header = {
             "version": FORMAT_VERSION,
@@ -135,7 +140,7 @@ def _check_columns(index: PackedIndex) -> None:
     if not ((index.shards >= 0) & (index.shards < len(index.names))).all():
         raise ValueError("a clip lies in no shard")
     ends = np.array(index.sizes, np.int64)[index.shards]
-    rising = (np.diff(index.bounds, axis=1) > 0).all()
+    rising = (np.diff(index.bounds, axis=1) >= 0).all()
     if not rising or (index.bounds[:, 0] < 0).any() or (index.bounds[:, -1] > ends).any():
         raise ValueError("a clip lies outside of its shard")
 

@@ -40,15 +40,20 @@ class Storage:
         except Exception as error:
             raise self._unreadable(path, error) from None
 
-    def empty(self) -> bool:
-        """Whether there is nothing below the URL."""
+    @property
+    def local(self) -> Path | None:
+        """The folder, where it is one of this machine."""
+        filesystem, root = self._open()
+        return Path(root) if "file" in _protocols(filesystem) else None
+
+    def names(self) -> list[str]:
+        """Names of the files; UserError where the storage does not answer."""
         filesystem, root = self._open()
         try:
-            return not filesystem.exists(root) or not filesystem.ls(root, detail=False)
-        except NotADirectoryError:
-            return False
+            found = filesystem.ls(root, detail=False) if filesystem.exists(root) else []
         except Exception as error:
             raise self._unreadable("", error) from None
+        return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
 
     def size(self, path: str) -> int | None:
         """Bytes of a file; None where there is none."""

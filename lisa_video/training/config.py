@@ -40,8 +40,11 @@ class BackboneConfig:
 class DataConfig:
     """Clips with poses, and how they are cut and batched."""
 
-    root: Path
-    """Folder of the dataset, with its manifest.jsonl."""
+    root: Path = Path()
+    """Folder of the dataset, with its manifest.jsonl; not read where `shards` is given."""
+    shards: str | None = None
+    """Folder or URL, such as s3://bucket/set, of shards that `pipelines/pack_shards.py` made of the
+    dataset, with videos or, made with these settings, with encodings."""
     split: str = "train"
     """Split that is trained on."""
     validation_split: str = "validation"
@@ -87,6 +90,10 @@ class DataConfig:
             _at_least(self.stride, "data", max_stride=self.max_stride)
         if self.fps is not None:
             _positive("data", fps=self.fps)
+        if self.cache is not None and self.shards is not None:
+            raise UserError("data: give either cache or shards; a cache can be packed into shards")
+        if self.shards is not None and self.buckets:
+            raise UserError("data.buckets: packed sets are trained in one shape; leave it empty")
         if self.cache is not None and not self.views:
             raise UserError(
                 "data.cache: what changes in every epoch cannot be kept; set data.views to 1 or "

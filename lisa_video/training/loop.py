@@ -22,7 +22,7 @@ from tqdm import tqdm
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.errors import UserError
 from lisa_video.training.average import update_average
-from lisa_video.training.batches import Batch, BatchStream
+from lisa_video.training.batches import Batch
 from lisa_video.training.checkpoint import (
     CheckpointState,
     Networks,
@@ -96,11 +96,8 @@ def train(
         encoder = ClipEncoder(backbone, cache=config.data.cache_encodings)
     backbone = encoder.backbone
     sources = open_sources(config, backbone)
-    stream = BatchStream(
-        sources.training,
-        config,
-        process=accelerator.process_index,
-        processes=accelerator.num_processes,
+    stream = sources.stream(
+        config, process=accelerator.process_index, processes=accelerator.num_processes
     )
     probe = None if sources.probe is None else build_probe(config, encoder, sources.probe)
 

@@ -18,7 +18,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
     """A set of its own for each test, to change."""
-    return write_clips(tmp_path / "clips", train=5, validation=3, length=20)
+    return write_clips(tmp_path / "clips", train=5, validation=3, length=8)
 
 
 def cache_config(clips: Path, folder: Path, checkpoint: Path, **changes: Any) -> CacheConfig:
