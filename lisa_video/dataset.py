@@ -21,7 +21,8 @@ from lisa_video.augmentation_config import AugmentationConfig
 from lisa_video.buckets import NO_BUCKET, Bucket, best_buckets
 from lisa_video.clip_reader import ClipReader
 from lisa_video.errors import UserError
-from lisa_video.manifest import load_manifest, select_split
+from lisa_video.manifest import Manifest, ManifestEntry
+from lisa_video.manifest_index import CHECKED_CLIPS
 from lisa_video.mirroring import can_mirror, mirrored_caption
 from lisa_video.poses import PoseSequence
 from lisa_video.views import (
@@ -130,8 +131,12 @@ class ClipDataset(Dataset[Clip]):
         self.windows = WindowRule(range(stride, (max_stride or stride) + 1), fps)
         self.augmentation = augmentation or AugmentationConfig()
         assert seed >= 0 and views >= 0 and stride >= 1 and self.windows.strides
-        self.entries = select_split(load_manifest(root), split, root)
-        self.bucket_of = self._choose_buckets(split)
+        manifest = Manifest.open(root).split(split)
+        # Entries of a large set are read again whenever one is asked for.
+        small = len(manifest) <= CHECKED_CLIPS
+        self.entries: Sequence[ManifestEntry] | Manifest
+        self.entries = list(manifest.metadata()) if small else manifest
+        self.bucket_of = self._choose_buckets(manifest, split)
         """Index of each clip's bucket, (N,)."""
         self._epoch = 0
         self._reader = ClipReader(root, keep=cache_in_memory, one_cut=not self.augmentation.crops)
@@ -203,34 +208,37 @@ class ClipDataset(Dataset[Clip]):
             id=entry.id,
             poses=replace(poses, fps=entry.fps / view.step),
             pose_frames=self._reader.drawn(entry, view, poses),
-            caption=mirrored_caption(entry.caption) if view.flip else entry.caption,
+            caption=_caption(entry, view),
             start=view.start,
         )
+
+    def caption(self, index: int, view: View) -> str:
+        """The caption that `condition` gives; no file is opened."""
+        return _caption(self.entries[index], view)
 
     def check(self) -> None:
         """Open every clip of the split, decoding only its first frame; errors as in `read`."""
         for entry in tqdm(self.entries, desc="check clips", unit="clip", delay=2, leave=False):
             self._reader.check(entry)
 
-    def _choose_buckets(self, split: str) -> NDArray[np.int16]:
-        entries = self.entries
-        frames = np.array([entry.frames for entry in entries])
-        fps = np.array([entry.fps for entry in entries])
-        chosen = best_buckets(
-            self.buckets,
-            np.array([entry.width for entry in entries]),
-            np.array([entry.height for entry in entries]),
-            [self.windows.fits(each.frames, frames, fps) for each in self.buckets],
-        )
+    def _choose_buckets(self, manifest: Manifest, split: str) -> NDArray[np.int16]:
+        clips = manifest.columns
+        fitting = [self.windows.fits(each.frames, clips.frames, clips.fps) for each in self.buckets]
+        chosen = best_buckets(self.buckets, clips.width, clips.height, fitting)
         short = np.flatnonzero(chosen == NO_BUCKET)
         if len(short):
-            first, least = entries[short[0]], min(each.frames for each in self.buckets)
+            (first,) = manifest.metadata(short[:1].tolist())
+            least = min(each.frames for each in self.buckets)
             raise UserError(
                 f"{self.root}: clip '{first.id}' "
                 f"{self.windows.why_not(least, first.frames, first.fps)}; {len(short)} of "
-                f"{len(entries)} clips of split '{split}' are too short"
+                f"{len(chosen)} clips of split '{split}' are too short"
             )
         return chosen
+
+
+def _caption(entry: ManifestEntry, view: View) -> str:
+    return mirrored_caption(entry.caption) if view.flip else entry.caption
 
 
 def collate(clips: Sequence[Clip]) -> ClipBatch:
