@@ -32,8 +32,8 @@ class Bucket:
 
 def best_buckets(
     buckets: Sequence[Bucket],
-    width: NDArray[np.int64],
-    height: NDArray[np.int64],
+    width: NDArray[np.integer],
+    height: NDArray[np.integer],
     long_enough: Sequence[NDArray[np.bool_]],
 ) -> NDArray[np.int16]:
     """The index of each of N clips' bucket, (N,); `NO_BUCKET` where none has windows short enough.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ from lisa_video.augmentation_config import AugmentationConfig
 from lisa_video.buckets import NO_BUCKET, Bucket, best_buckets
 from lisa_video.clip_reader import ClipReader
 from lisa_video.errors import UserError
-from lisa_video.manifest import load_manifest, select_split
+from lisa_video.manifest import Manifest, ManifestEntry
+from lisa_video.manifest_index import CHECKED_CLIPS
 from lisa_video.mirroring import can_mirror, mirrored_caption
+from lisa_video.packing.clips import ManifestEntries, PackedClips
 from lisa_video.poses import PoseSequence
 from lisa_video.views import (
     View,
@@ -103,6 +106,7 @@ class ClipDataset(Dataset[Clip]):
         views: 0: each epoch has views of its own; n: each clip has n, epoch e sees number e mod n,
             and only what is withheld from the condition is new in every epoch.
         augmentation: random changes.
+        packed: read the clips of a packed set, and nothing below `root`.
 
     Raises:
         UserError: as `load_manifest`; the split is unknown; a clip is shorter than a window, or has
@@ -124,17 +128,25 @@ class ClipDataset(Dataset[Clip]):
         buckets: Sequence[Bucket] = (),
         views: int = 0,
         augmentation: AugmentationConfig | None = None,
+        packed: PackedClips | None = None,
     ) -> None:
-        self.root, self.seed, self.views = root, seed, views
+        self.root, self.split, self.seed, self.views = root, split, seed, views
         self.buckets = tuple(buckets) or (Bucket(frames, size),)
         self.windows = WindowRule(range(stride, (max_stride or stride) + 1), fps)
         self.augmentation = augmentation or AugmentationConfig()
         assert seed >= 0 and views >= 0 and stride >= 1 and self.windows.strides
-        self.entries = select_split(load_manifest(root), split, root)
-        self.bucket_of = self._choose_buckets(split)
+        manifest = (Manifest.open(root) if packed is None else packed.manifest).split(split)
+        # Entries of a large set are read again whenever one is asked for.
+        small = len(manifest) <= CHECKED_CLIPS
+        self.entries: Sequence[ManifestEntry] | Manifest
+        self.entries = list(manifest.metadata()) if small else manifest
+        if packed is not None and not small:
+            self.entries = ManifestEntries(manifest)
+        self.bucket_of = self._choose_buckets(manifest, split)
         """Index of each clip's bucket, (N,)."""
         self._epoch = 0
-        self._reader = ClipReader(root, keep=cache_in_memory, one_cut=not self.augmentation.crops)
+        make_reader = partial(ClipReader, root) if packed is None else packed.reader
+        self._reader = make_reader(keep=cache_in_memory, one_cut=not self.augmentation.crops)
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -203,14 +215,13 @@ class ClipDataset(Dataset[Clip]):
             id=entry.id,
             poses=replace(poses, fps=entry.fps / view.step),
             pose_frames=self._reader.drawn(entry, view, poses),
-            caption=self.caption(index, view),
+            caption=_caption(entry, view),
             start=view.start,
         )
 
     def caption(self, index: int, view: View) -> str:
-        """What `view` shows of clip `index`, in words."""
-        caption = self.entries[index].caption
-        return mirrored_caption(caption) if view.flip else caption
+        """The caption that `condition` gives; no file is opened."""
+        return _caption(self.entries[index], view)
 
     def check_poses(self) -> None:
         """Open every pose file of the split, and no video; errors as in `condition`."""
@@ -222,25 +233,24 @@ class ClipDataset(Dataset[Clip]):
         for entry in tqdm(self.entries, desc="check clips", unit="clip", delay=2, leave=False):
             self._reader.check(entry)
 
-    def _choose_buckets(self, split: str) -> NDArray[np.int16]:
-        entries = self.entries
-        frames = np.array([entry.frames for entry in entries])
-        fps = np.array([entry.fps for entry in entries])
-        chosen = best_buckets(
-            self.buckets,
-            np.array([entry.width for entry in entries]),
-            np.array([entry.height for entry in entries]),
-            [self.windows.fits(each.frames, frames, fps) for each in self.buckets],
-        )
+    def _choose_buckets(self, manifest: Manifest, split: str) -> NDArray[np.int16]:
+        clips = manifest.columns
+        fitting = [self.windows.fits(each.frames, clips.frames, clips.fps) for each in self.buckets]
+        chosen = best_buckets(self.buckets, clips.width, clips.height, fitting)
         short = np.flatnonzero(chosen == NO_BUCKET)
         if len(short):
-            first, least = entries[short[0]], min(each.frames for each in self.buckets)
+            (first,) = manifest.metadata(short[:1].tolist())
+            least = min(each.frames for each in self.buckets)
             raise UserError(
                 f"{self.root}: clip '{first.id}' "
                 f"{self.windows.why_not(least, first.frames, first.fps)}; {len(short)} of "
-                f"{len(entries)} clips of split '{split}' are too short"
+                f"{len(chosen)} clips of split '{split}' are too short"
             )
         return chosen
+
+
+def _caption(entry: ManifestEntry, view: View) -> str:
+    return mirrored_caption(entry.caption) if view.flip else entry.caption
 
 
 def pixel_values(frames: NDArray[np.uint8]) -> Tensor:

@@ -14,9 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Counts = NDArray[np.int64]
-Rates = NDArray[np.float64]
-
 
 def frame_at(place: int, step: float) -> int:
     """Video frames from the start of a window to its frame number `place`."""
@@ -46,7 +43,9 @@ class WindowRule:
         spans = {each: window_span(frames, self.step(clip_fps, each)) for each in self.strides}
         return [stride for stride, span in spans.items() if frames <= span <= clip_frames]
 
-    def fits(self, frames: int, clip_frames: Counts, clip_fps: Rates) -> NDArray[np.bool_]:
+    def fits(
+        self, frames: int, clip_frames: NDArray[np.integer], clip_fps: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
         """Whether `fitting` finds a stride, for each of N clips: (N,)."""
         fits = np.zeros(len(clip_frames), bool)
         for stride in self.strides:

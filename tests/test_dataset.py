@@ -5,16 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lisa_video.dataset import ClipDataset, collate
+from lisa_video.augmentation_config import AugmentationConfig
+from lisa_video.buckets import Bucket
+from lisa_video.dataset import Clip, ClipDataset, collate
 from lisa_video.errors import UserError
 from lisa_video.manifest import MANIFEST, DatasetWriter
 from lisa_video.poses import PoseSequence, draw_pose_frames
-from lisa_video.video import write_video
+from lisa_video.video import read_video, write_video
 from lisa_video.views import ViewKey, draw_start
 from tests.dots import DOT, FPS, HEIGHT, LENGTH, WIDTH, dot_centres, dot_clip
 
@@ -207,3 +210,158 @@ def test_clips_shorter_than_a_window_are_named_at_once(root: Path) -> None:
 def test_an_unknown_split(root: Path) -> None:
     with pytest.raises(UserError, match=r"no split 'tset', known: train \(6\), validation \(1\)"):
         ClipDataset(root, "tset")
+
+
+# Views.
+
+STARTS = [4, 0, 0, 3, 3, 4, 4, 1, 1, 1, 2, 3, 1, 3, 5, 0, 1, 0]  # as first published
+FLIPPED_DOT = DOT  # the nose has no other side
+EVERYTHING = AugmentationConfig(
+    flip=0.5, crop_scale=(0.5, 1.0), crop_shift=0.5, joint_dropout=0.3, frame_dropout=0.2
+)
+
+
+def assert_same_clip(clip: Clip, expected: Clip) -> None:
+    np.testing.assert_array_equal(clip.pixels, expected.pixels)
+    np.testing.assert_array_equal(clip.poses.keypoints, expected.poses.keypoints)
+    np.testing.assert_array_equal(clip.pose_frames, expected.pose_frames)
+    for name in ("id", "caption", "start"):
+        assert getattr(clip, name) == getattr(expected, name)
+    assert clip.poses.fps == expected.poses.fps
+
+
+def test_without_settings_windows_are_the_centre_of_every_picture(root: Path) -> None:
+    """As before there were views, to the bit: published figures depend on it."""
+    dataset = ClipDataset(root, "train", frames=4, size=(20, 30), stride=2, seed=3)
+    assert [dataset.clip(i, e).start for e in range(3) for i in range(6)] == STARTS
+    for index in range(2):
+        clip = dataset.clip(index, 1)
+        places = range(clip.start, clip.start + 7, 2)
+        poses = PoseSequence.load(root / f"poses/clip-{index}.npz").frames(places)
+        video = read_video(root / f"clips/clip-{index}.mp4", places).frames
+        scaled = np.stack([cv2.resize(f, (45, 30), interpolation=cv2.INTER_AREA) for f in video])
+        np.testing.assert_array_equal(clip.pixels, scaled[:, :, 12:32])
+        moved = poses.resized(45, 30).keypoints - np.array([12, 0, 0], np.float32)
+        moved[poses.keypoints[..., 2] == 0] = 0
+        np.testing.assert_array_equal(clip.poses.keypoints, moved)
+        drawn = draw_pose_frames(moved, (20, 30), (20, 30))
+        np.testing.assert_array_equal(clip.pose_frames, (drawn * 255).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("augmentation", [AugmentationConfig(flip=0.5), EVERYTHING])
+def test_the_cache_changes_no_view(root: Path, augmentation: AugmentationConfig) -> None:
+    def dataset(cache: bool) -> ClipDataset:
+        return ClipDataset(
+            root,
+            "train",
+            frames=4,
+            size=(20, 20),
+            max_stride=3,
+            augmentation=augmentation,
+            cache_in_memory=cache,
+        )
+
+    plain, cached = dataset(False), dataset(True)
+    for epoch in (0, 1, 0):
+        for index in range(3):
+            expected, clip = plain.clip(index, epoch), cached.clip(index, epoch)
+            assert_same_clip(clip, expected)
+            clip.pixels[:] = clip.poses.keypoints[:] = clip.pose_frames[:] = 0
+
+
+def test_dots_stay_under_their_keypoints_in_every_view(root: Path) -> None:
+    augmentation = AugmentationConfig(
+        flip=0.5, crop_scale=(0.8, 1.0), crop_shift=0.3, crop_centre="people"
+    )
+    dataset = ClipDataset(root, "train", frames=3, size=(40, 40), augmentation=augmentation)
+    seen = set()
+    for epoch in range(6):
+        for index in range(len(dataset)):
+            clip, view = dataset.clip(index, epoch), dataset.view(index, epoch)
+            joint = FLIPPED_DOT if view.flip else DOT
+            places = clip.poses.keypoints[:, 0, joint, :2]
+            np.testing.assert_allclose(dot_centres(clip.pixels), places, atol=0.4)
+            seen.add((view.flip, view.box))
+    assert len({flip for flip, _ in seen}) == 2 and len(seen) > 20
+
+
+def test_the_condition_is_that_of_the_clip_and_needs_no_video(root: Path) -> None:
+    dataset = ClipDataset(root, "train", frames=4, size=(20, 20), augmentation=EVERYTHING)
+    clips = [dataset.clip(index, 2) for index in range(3)]
+    views = [dataset.view(index, 2) for index in range(3)]
+    for index in range(3):
+        (root / f"clips/clip-{index}.mp4").write_bytes(b"")
+    for index, (clip, view) in enumerate(zip(clips, views, strict=True)):
+        condition = dataset.condition(index, view)
+        assert_same_clip(Clip(pixels=clip.pixels, **vars(condition)), clip)
+        assert dataset.caption(index, view) == clip.caption
+
+
+def test_a_number_of_views_comes_back(root: Path) -> None:
+    dataset = ClipDataset(root, "train", frames=4, views=3, max_stride=2, augmentation=EVERYTHING)
+    fresh = ClipDataset(root, "train", frames=4, max_stride=2, augmentation=EVERYTHING)
+    for index in range(len(dataset)):
+        views = [dataset.view(index, epoch) for epoch in range(7)]
+        pictures = [view.picture for view in views]
+        assert pictures[3:] == pictures[:4] and len(set(pictures)) == 3
+        assert len({view.pose_seed for view in views}) == 7, "what is withheld stays new"
+        assert [fresh.view(index, epoch) for epoch in range(3)] == views[:3]
+        assert fresh.view(index, 3).picture != pictures[3]
+    assert dataset.view(0, 0) == ClipDataset(
+        root, "train", frames=4, views=3, max_stride=2, augmentation=EVERYTHING
+    ).view(0, 0)
+
+
+def test_strides_are_drawn_as_far_as_clips_are_long(root: Path) -> None:
+    dataset = ClipDataset(root, "train", frames=5, max_stride=9)
+    views = [dataset.view(index, epoch) for index in range(6) for epoch in range(10)]
+    assert {view.step for view in views} == {1, 2}  # 3 needs 13 of the 12 frames
+    assert {dataset.clip(0, epoch).poses.fps for epoch in range(10)} == {FPS, FPS / 2}
+    assert all(view.start >= 0 and view.indices[-1] < LENGTH for view in views)
+
+
+def test_flips_turn_captions_and_spare_what_they_would_falsify(tmp_path: Path) -> None:
+    captions = ["he points left", "he looks right at us", "he dances"]
+    with DatasetWriter(tmp_path / "set") as writer:
+        for index, caption in enumerate(captions):
+            writer.add(f"clip-{index}", *dot_clip(), caption=caption, split="train")
+    flipped = ClipDataset(
+        tmp_path / "set", "train", frames=2, augmentation=AugmentationConfig(flip=1.0)
+    )
+    assert [flipped[index].caption for index in range(3)] == [
+        "he points right",
+        "he looks right at us",
+        "he dances",
+    ]
+    assert [flipped.view(index, 0).flip for index in range(3)] == [True, False, True]
+
+
+def test_frames_are_taken_by_time(root: Path) -> None:
+    """Of videos of 10 fps, at 4 and at 8 fps."""
+    dataset = ClipDataset(root, "train", frames=4, fps=4.0, size=(WIDTH, HEIGHT))
+    _, poses = dot_clip()
+    for index in range(3):
+        clip = dataset[index]
+        places = [clip.start + offset for offset in (0, 3, 5, 8)]
+        np.testing.assert_array_equal(clip.poses.keypoints, poses.keypoints[places])
+        assert clip.poses.fps == 4
+    assert ClipDataset(root, "train", frames=9, fps=8.0)[0].poses.fps == 8
+    with pytest.raises(UserError, match=r"'clip-0' has 10 fps, .* at 16 fps would repeat some"):
+        ClipDataset(root, "train", frames=4, fps=16.0)
+
+
+def test_clips_go_to_buckets(tmp_path: Path) -> None:
+    shapes = [(64, 32), (32, 64), (60, 30), (40, 40)]
+    with DatasetWriter(tmp_path / "set") as writer:
+        for index, (width, height) in enumerate(shapes):
+            frames = 12 if index < 3 else 6
+            clip = dot_clip(width, height, frames)
+            writer.add(f"clip-{index}", *clip, caption="a dot", split="train")
+    buckets = [Bucket(9, (32, 16)), Bucket(9, (16, 32)), Bucket(5, (24, 24))]
+    dataset = ClipDataset(tmp_path / "set", "train", buckets=buckets)
+    assert dataset.bucket_of.tolist() == [0, 1, 0, 2]
+    for index, bucket in enumerate(dataset.bucket_of):
+        frames, (width, height) = buckets[bucket].frames, buckets[bucket].size
+        assert dataset[index].pixels.shape == (frames, height, width, 3)
+    with pytest.raises(UserError, match=r"'clip-3' has 6 frames, .* 9 .* needs 9; 1 of 4 clips"):
+        ClipDataset(tmp_path / "set", "train", buckets=buckets[:2])

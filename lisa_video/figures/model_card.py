@@ -62,8 +62,8 @@ def draw_samples(pipeline: DiffusionPipeline, frames: int, size: int, path: Path
 
 def _last_losses(path: Path, parts: int = 1) -> str:
     """Mean of the logged losses in the last `parts` tenths of the steps, tenth by tenth."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    tenths = np.array_split([row["loss"] for row in rows], 10)[-parts:]
+    logged = [json.loads(line)["loss"] for line in path.read_text().splitlines()]
+    tenths = np.array_split(logged, min(10, len(logged)))[-parts:]
     return ", ".join(f"{losses.mean():.4f}" for losses in tenths)
 
 

@@ -84,6 +84,10 @@ def run(config: PackConfig) -> PackedIndex:
     keys = None if config.data.cache is None else EncoderKeys.of(backbone)
     readings = open_readings(config, backbone)
     clips = [_clips(reading, keys) for reading in readings]
+    # Neighbours in a dataset are often alike, and training sees those of a shard together. The
+    # probe looks at the first clips of its split, which stay that.
+    order = np.random.default_rng(config.seed).permutation(len(clips[0]))
+    clips[0] = [clips[0][place] for place in order]
     with _only_packer(storage):
         made = list(_pack(_jobs(config, clips), config))
         packed = [clip for some in _numbered(clips) for clip in some]
@@ -156,7 +160,8 @@ def _packed_entry(clip: PackedClip) -> ManifestEntry:
 def _clips(reading: Reading, keys: EncoderKeys | None) -> list[PackedClip]:
     """The clips that are read, not numbered yet."""
     if keys is None:
-        return [PackedClip(0, entry, ()) for entry in reading.clips.entries]
+        entries = reading.clips.entries
+        return [PackedClip(0, entries[index], ()) for index in range(len(entries))]
     found = []
     for planned in reading.by_clip():
         pairs = tuple(

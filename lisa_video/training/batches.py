@@ -79,6 +79,13 @@ class BatchStream:
     def clips_per_step(self) -> int:
         return self.data.batch_size * self.passes * self.processes
 
+    def bucket_lines(self) -> list[str]:
+        """How many clips each bucket has, a line each."""
+        return [
+            f"bucket of {bucket}: {len(members)} clips"
+            for bucket, members in zip(self.clips.buckets, self.members, strict=True)
+        ]
+
     def batches(self, steps_done: int) -> Iterator[Batch]:
         """Batches from after `steps_done` steps on, without end."""
         loader = DataLoader(

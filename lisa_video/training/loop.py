@@ -49,6 +49,7 @@ from lisa_video.training.setup import (
     DTYPES,
     build_probe,
     check_precision,
+    choose_attention,
     open_backbone,
     start_networks,
 )
@@ -99,11 +100,16 @@ def train(
     stream = sources.stream(
         config, process=accelerator.process_index, processes=accelerator.num_processes
     )
+    if accelerator.is_main_process and len(sources.training.buckets) > 1:
+        print(*stream.bucket_lines(), sep="\n")
     probe = None if sources.probe is None else build_probe(config, encoder, sources.probe)
 
     # Networks, and what makes them move.
     networks = start_networks(config, backbone, checkpoint)
     side, decoder = networks.side_network, networks.decoder
+    kernel = choose_attention(config, backbone, side)
+    if accelerator.is_main_process:
+        print(kernel)
     if accelerator.is_main_process and side.taken_over is not None:
         print(*side.taken_over.lines(), sep="\n")
     trained: list[nn.Module] = [side] if decoder is None else [side, decoder]

@@ -15,7 +15,8 @@ from lisa_video.caching.store import CacheStore
 from lisa_video.dataset import ClipDataset
 from lisa_video.errors import UserError
 from lisa_video.manifest import MANIFEST
-from lisa_video.packing.clips import PackedClips, PackedEncodings
+from lisa_video.packing.clips import PackedClips
+from lisa_video.packing.encodings import PackedEncodings
 from lisa_video.training.batches import BatchStream
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.shard_batches import ShardBatchStream
@@ -53,7 +54,9 @@ class Sources:
             if isinstance(encodings, CacheReader):
                 check_cache(encodings.store, self.training.keys, self.readings)
             else:
-                for source, reading in zip((self.training, self.probe), self.readings, strict=False):
+                for source, reading in zip(
+                    (self.training, self.probe), self.readings, strict=False
+                ):
                     assert isinstance(source, EncodedClips)
                     check_packed(source, reading)
 
@@ -62,9 +65,7 @@ class Sources:
         if self.packed is None:
             return BatchStream(self.training, config, process=process, processes=processes)
         shards = self.packed.shards(self.readings[0].clips)
-        return ShardBatchStream(
-            self.training, config, shards, process=process, processes=processes
-        )
+        return ShardBatchStream(self.training, config, shards, process=process, processes=processes)
 
 
 def open_sources(config: TrainConfig, backbone: VideoBackbone) -> Sources:
