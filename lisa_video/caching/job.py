@@ -22,7 +22,14 @@ from lisa_video.backbones.base import VideoBackbone
 from lisa_video.caching.config import CacheConfig
 from lisa_video.caching.keys import EncoderKeys
 from lisa_video.caching.locking import only_writer
-from lisa_video.caching.plan import Plan, PlannedView, check_content, check_unchanged, make_plan
+from lisa_video.caching.plan import (
+    Plan,
+    PlannedView,
+    check_content,
+    check_unchanged,
+    make_plan,
+    video_key,
+)
 from lisa_video.caching.shards import FileState, ShardInfo, write_shard
 from lisa_video.caching.store import INDEX, SHARDS, read_index
 from lisa_video.clip_reader import ClipReader
@@ -90,11 +97,14 @@ def run(config: CacheConfig) -> CacheReport:
         _encoders.cache_clear()
         backbone, keys = _encoders(config.backbone, config.mixed_precision)
         plan = make_plan(open_readings(config, backbone), keys)
-        entries = [planned.entry for planned in plan.views.values()]
-        states = check_unchanged(config.data.root, entries, index)
+        root = config.data.root
+        states = check_unchanged(root, plan.entries, index, unknown=False)
         missing = set(index.missing([*plan.views, *plan.captions]))
         made = list(_encode(list(_jobs(config, keys, plan, missing)), config))
-        index.extended(made).with_states(states).save(folder / INDEX)
+        index = index.extended(made).with_states(states)
+        # Of equal videos only one was read so far.
+        states = check_unchanged(root, plan.entries, index, unknown=True)
+        index.with_states(states).save(folder / INDEX)
     report = CacheReport(
         len(plan.views), len(plan.captions), sum(len(info.checksums) for info in made)
     )
@@ -118,12 +128,12 @@ def encode_shard(job: EncodeJob) -> ShardInfo:
     reader = ClipReader(job.root, keep=False, one_cut=True)
     for key, planned in job.views:
         entry = planned.entry
-        if entry.sha256 not in videos:
+        if video_key(entry) not in videos:
             # The state from before the content is read: a later change is then seen as one.
             state = FileState.of(job.root / entry.video)
             check_content(job.root, entry)
             reader.check(entry)
-            videos[entry.sha256] = state
+            videos[video_key(entry)] = state
         pixels = pixel_values(reader.seen_pixels(entry, planned.view)[None])
         tensors[key] = encoders.encode_video(pixels)[0]
     for key, caption in job.captions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,36 +58,51 @@ class Plan:
     """Of latents; equal windows of equal videos share one."""
     captions: dict[str, str]
     """Of text states."""
+    entries: list[ManifestEntry]
+    """The clips."""
 
 
 def make_plan(readings: Sequence[Reading], keys: EncoderKeys) -> Plan:
     """The encodings of all views, of their captions and of the empty caption."""
-    views: dict[str, PlannedView] = {}
-    captions = {keys.states(""): ""}
-    for planned in (each for reading in readings for clip in reading.by_clip() for each in clip):
-        views.setdefault(keys.latents(planned.entry.sha256, planned.view), planned)
-        captions.setdefault(keys.states(planned.caption), planned.caption)
-    return Plan(views, captions)
+    plan = Plan({}, {keys.states(""): ""}, [])
+    for clip in (clip for reading in readings for clip in reading.by_clip()):
+        plan.entries.append(clip[0].entry)
+        for planned in clip:
+            plan.views.setdefault(keys.latents(planned.entry.sha256, planned.view), planned)
+            plan.captions.setdefault(keys.states(planned.caption), planned.caption)
+    return plan
+
+
+def video_key(entry: ManifestEntry) -> str:
+    """Under which a cache remembers the state of this file with this content: 64 digits."""
+    return hashlib.sha256(f"{entry.sha256} {entry.video}".encode()).hexdigest()
 
 
 def check_unchanged(
-    root: Path, entries: Sequence[ManifestEntry], index: CacheIndex
+    root: Path, entries: Sequence[ManifestEntry], index: CacheIndex, *, unknown: bool
 ) -> dict[str, FileState]:
     """Raise UserError where a video is not the one that the manifest names.
 
-    Videos whose size and time are those that the cache remembers pass without being read; the
-    states of the others, whose content was read and is right, are returned by SHA-256.
+    Videos whose size and time are those that the cache remembers pass without being read. The others
+    are read, those that it does not know only where `unknown` says so; their states are returned, by
+    `video_key`.
     """
-    known = index.states_of([entry.sha256 for entry in entries])
-    states = [FileState.of(root / entry.video) for entry in entries]
-    other = [
-        (entry, state)
-        for entry, state, before in zip(entries, states, known, strict=True)
-        if before != state and before is not None
-    ]
-    for entry, _ in tqdm(other, desc="read changed videos", unit="video", delay=2, disable=None):
-        check_content(root, entry)
-    return {entry.sha256: state for entry, state in other}
+    names = [video_key(entry) for entry in entries]
+    read: dict[str, FileState] = {}
+    for name, entry, known in tqdm(
+        zip(names, entries, index.states_of(names), strict=True),
+        desc="look for changed videos",
+        total=len(entries),
+        unit="video",
+        delay=2,
+        leave=False,
+        disable=None,
+    ):
+        state = FileState.of(root / entry.video)
+        if known != state and (unknown or known is not None):
+            check_content(root, entry)
+            read[name] = state
+    return read
 
 
 def check_content(root: Path, entry: ManifestEntry) -> None:

@@ -58,7 +58,7 @@ class ShardInfo:
     checksums: dict[str, int]
     """CRC-32 of each entry's bytes, by key."""
     videos: dict[str, FileState]
-    """Videos that were read for it, by the SHA-256 of their content."""
+    """Videos that were read for it, by `video_key`."""
     models: list[str]
     """Hashes of the encoders that made it, as in `EncoderKeys`."""
 

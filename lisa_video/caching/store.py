@@ -40,7 +40,7 @@ from lisa_video.errors import UserError
 SHARDS = "shards"
 INDEX = "index.safetensors"
 KEY_BYTES = 16  # of the hexadecimal keys
-DIGEST_BYTES = 32  # of a video's SHA-256
+DIGEST_BYTES = 32  # of a video_key
 _OPEN_SHARDS = 64
 _COLUMNS = ("keys", "shards", "checksums", "videos", "states")
 # Plain bytes compare as fast as numbers do; NumPy pads both sides with zeros alike.
@@ -62,7 +62,7 @@ class CacheIndex:
     checksums: NDArray[np.uint32]
     """(N,): CRC-32 of the entry's bytes."""
     videos: NDArray[np.bytes_]
-    """(V,): SHA-256 of the videos read, 32 bytes, sorted."""
+    """(V,) of 32 bytes, sorted: `video_key` of the videos read."""
     states: NDArray[np.int64]
     """(V, 2): size and time of the last change of each, when its content was read."""
     models: list[str]
@@ -92,7 +92,7 @@ class CacheIndex:
         return list(dict.fromkeys(key for key, row in zip(keys, rows, strict=True) if row < 0))
 
     def states_of(self, digests: Iterable[str]) -> list[FileState | None]:
-        """The recorded state of each video, by its SHA-256; None where it was never read."""
+        """The recorded state of each video, by its `video_key`; None where it was never read."""
         wanted = np.array([bytes.fromhex(digest) for digest in digests], dtype=_DIGEST)
         rows = _find(self.videos, wanted).tolist()
         return [FileState(*self.states[row].tolist()) if row >= 0 else None for row in rows]
@@ -123,7 +123,7 @@ class CacheIndex:
         )
 
     def with_states(self, states: Mapping[str, FileState]) -> CacheIndex:
-        """This index with later states of videos, by their SHA-256."""
+        """This index with later states of videos, by `video_key`."""
         if not states:
             return self
         digests = np.array([bytes.fromhex(digest) for digest in states], _DIGEST)

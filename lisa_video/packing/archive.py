@@ -25,6 +25,7 @@ from typing import Any
 
 from lisa_video.errors import UserError
 
+_END = bytes(1024)  # of every tar file
 _MEMBER = re.compile(r"(\d{9})\.(json|npz|mp4|\d{1,4}\.safetensors)")
 
 
@@ -39,34 +40,34 @@ class PartRange:
 
 
 class ShardWriter:
-    """A tar shard in a local file, written sample by sample."""
+    """A tar shard in a local file, written part by part; a context manager."""
 
     def __init__(self, path: Path) -> None:
-        import webdataset
+        self._file = path.open("wb")
 
-        self.path = path
-        self._file = path.open("w+b")
-        self._tar = webdataset.TarWriter(self._file, encoder=False, mtime=0.0, user="", group="")
+    def __enter__(self) -> ShardWriter:
+        return self
 
-    @property
-    def size(self) -> int:
-        """Bytes so far."""
-        return int(self._tar.tarstream.offset)
+    def __exit__(self, *_: object) -> None:
+        self._file.write(_END)
+        self._file.close()
 
     def add(self, number: int, part: Mapping[str, bytes]) -> PartRange:
         """Write one part of sample `number`: files by what follows the dot of their names."""
-        start = self.size
-        self._tar.write({"__key__": f"{number:09d}", **part})
-        self._file.flush()
-        self._file.seek(start)
-        data = self._file.read(self.size - start)
-        self._file.seek(0, io.SEEK_END)
-        return PartRange(start, self.size, zlib.crc32(data))
+        start, data = self._file.tell(), _members(number, part)
+        self._file.write(data)
+        return PartRange(start, start + len(data), zlib.crc32(data))
 
-    def close(self) -> None:
-        """Write the end of the archive."""
-        self._tar.close()
-        self._file.close()
+
+def _members(number: int, part: Mapping[str, bytes]) -> bytes:
+    """The files of a part as they stand in an archive."""
+    import webdataset
+
+    stream = io.BytesIO()
+    with webdataset.TarWriter(stream, encoder=False, mtime=0.0, user="", group="") as writer:
+        writer.write({"__key__": f"{number:09d}", **part})
+        length = writer.tarstream.offset
+    return stream.getvalue()[:length]
 
 
 def json_line(value: dict[str, Any]) -> bytes:

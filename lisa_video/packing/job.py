@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.torch import save
+from tqdm import tqdm
 
 from lisa_video.caching.keys import EncoderKeys
 from lisa_video.caching.locking import only_writer
@@ -110,12 +111,11 @@ def pack_shard(job: PackJob) -> PackedShard:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / job.name
         try:
-            writer = ShardWriter(path)
-            for clip in job.clips:
-                parts[clip.number] = tuple(
-                    writer.add(clip.number, part) for part in _parts(job, clip)
-                )
-            writer.close()
+            with ShardWriter(path) as writer:
+                for clip in job.clips:
+                    parts[clip.number] = tuple(
+                        writer.add(clip.number, part) for part in _parts(job, clip)
+                    )
         except OSError as error:
             raise UserError(f"{path}: cannot write this file: {error.strerror}") from None
         storage.put(path, job.name)
@@ -200,6 +200,9 @@ def _jobs(config: PackConfig, splits: Sequence[Sequence[PackedClip]]) -> list[Pa
 
 
 def _pack(jobs: Sequence[PackJob], config: PackConfig) -> Iterator[PackedShard]:
+    if config.engine == "local" and config.packers == 1:
+        yield from map(pack_shard, tqdm(jobs, desc="pack shards", unit="shard", disable=None))
+        return
     for made in map_jobs(
         pack_shard, jobs, engine=config.engine, workers=config.packers, desc="pack shards"
     ):

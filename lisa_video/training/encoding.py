@@ -50,11 +50,12 @@ class ClipEncoder:
 
     def latents(self, pixels: Tensor) -> Tensor:
         """(B, F, 3, H, W) in [-1, 1] -> latents (B, C, T, h, w) on the backbone's device."""
-        return torch.cat([self._clip_latents(clip[None]) for clip in pixels])
+        # In one layout, whatever the VAE's is: the order of sums, and so their last bits, follow it.
+        return torch.cat([self._clip_latents(clip[None]) for clip in pixels]).contiguous()
 
     def text(self, captions: Sequence[str]) -> Tensor:
         """Captions -> (B, L, D) on the backbone's device."""
-        return torch.cat([self._caption_states(caption) for caption in captions])
+        return torch.cat([self._caption_states(caption) for caption in captions]).contiguous()
 
     def _clip_latents(self, pixels: Tensor) -> Tensor:
         if not self.cache:

@@ -116,8 +116,7 @@ def check_cache(store: CacheStore, keys: EncoderKeys, readings: Sequence[Reading
             f"encodings that this run reads are not there, {which}; {_why(store, keys)}: run "
             "pipelines/cache.py with the config and flags of this run"
         )
-    entries = {view.entry.id: view.entry for view in plan.views.values()}
-    check_unchanged(readings[0].clips.root, list(entries.values()), store.index)
+    check_unchanged(readings[0].clips.root, plan.entries, store.index, unknown=True)
 
 
 def _why(store: CacheStore, keys: EncoderKeys) -> str:

@@ -1,9 +1,11 @@
 """Encoding ahead of training: nothing is made twice, and nothing that changed is served."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,10 @@ import torch
 
 from lisa_video.caching import job
 from lisa_video.caching.config import CacheConfig
+from lisa_video.caching.job import EncodeJob, encode_shard
 from lisa_video.caching.keys import EncoderKeys
 from lisa_video.caching.locking import only_writer
-from lisa_video.caching.shards import write_shard
+from lisa_video.caching.shards import ShardInfo, write_shard
 from lisa_video.caching.store import INDEX, SHARDS, CacheStore
 from lisa_video.errors import UserError
 from lisa_video.manifest import load_manifest, write_manifest
@@ -132,6 +135,21 @@ def test_a_changed_video_is_never_served(
     assert job.run(config).encoded == 2
 
 
+def test_of_equal_videos_each_is_looked_at(clips: Path, tmp_path: Path, checkpoint: Path) -> None:
+    """Two clips are one video, whose encodings they share; then one of the files changes."""
+    config = cache_config(clips, tmp_path, checkpoint)
+    job.run(config)
+    entries = load_manifest(clips)
+    assert entries[0].sha256 == entries[2].sha256 and entries[0].video != entries[2].video
+    for place in (0, 2):
+        content = (clips / entries[place].video).read_bytes()
+        (clips / entries[place].video).write_bytes(content[:-1])
+        with pytest.raises(UserError, match=f"{entries[place].video}: has changed"):
+            check_readable(config)
+        (clips / entries[place].video).write_bytes(content)
+    check_readable(config)
+
+
 def test_a_video_that_was_only_touched_is_read_once(
     clips: Path, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,3 +226,35 @@ def test_settings_that_cannot_be_kept_are_refused(clips: Path, tmp_path: Path) -
         cache_config(clips, tmp_path, tmp_path, data__views=0)
     with pytest.raises(UserError, match=r"data\.cache is not set"):
         cache_config(clips, tmp_path, tmp_path, data__cache=None)
+
+
+def encode_but_die_once(shard: EncodeJob, *, marks: Path) -> ShardInfo:
+    """As `encode_shard`, in a process that is killed at one of its shards, before and after it."""
+    dying = bool(shard.captions) and "" in dict(shard.captions).values()
+    if not dying or (marks / "after").exists():
+        return encode_shard(shard)
+    if not (marks / "before").exists():
+        (marks / "before").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    encode_shard(shard)
+    (marks / "after").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_killed_worker_loses_and_doubles_nothing(
+    clips: Path, tmp_path: Path, checkpoint: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers make what one makes here, byte for byte."""
+    alone = cache_config(clips, tmp_path / "alone", checkpoint)
+    job.run(alone)
+    spread = cache_config(clips, tmp_path, checkpoint, engine=engine, encoders=2)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    monkeypatch.setattr(job, "encode_shard", partial(encode_but_die_once, marks=marks))
+    assert job.run(spread).encoded == VIEWS + CAPTIONS
+    assert {path.name for path in marks.iterdir()} == {"before", "after"}
+    assert shards(spread) == shards(alone)
+    check_readable(spread)
