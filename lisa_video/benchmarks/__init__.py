@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from lisa_video.benchmarks.config import (
+    DecodeBenchmarkConfig,
     FvdBenchmarkConfig,
     ParametersBenchmarkConfig,
     StepBenchmarkConfig,
@@ -32,4 +33,5 @@ BENCHMARKS = {
     "step": Benchmark(StepBenchmarkConfig, "lisa_video.benchmarks.step"),
     "parameters": Benchmark(ParametersBenchmarkConfig, "lisa_video.benchmarks.parameters"),
     "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),
+    "decode": Benchmark(DecodeBenchmarkConfig, "lisa_video.benchmarks.decode"),
 }

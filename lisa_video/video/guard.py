@@ -283,7 +283,8 @@ def _take_idle() -> _Worker | None:
         worker.close()
 
 
-def _end_idle() -> None:
+def end_workers() -> None:
+    """End the workers that wait; the next request starts another."""
     while worker := _take_idle():
         worker.end()
 
@@ -296,6 +297,6 @@ def _forget_parents() -> None:
     _idle.clear()
 
 
-atexit.register(_end_idle)
+atexit.register(end_workers)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parents)
