@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -122,10 +122,8 @@ class _Worker:
 
     def give(self, position: int, item: object) -> None:
         self.position = position
-        try:
+        with suppress(BrokenPipeError):  # it is dead, which `take` finds out
             self.pipe.send(item)
-        except BrokenPipeError:
-            pass  # it is dead, which `take` finds out
 
     def take(self) -> _Outcome | None:
         """What came of its job; None where it died."""

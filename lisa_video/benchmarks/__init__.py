@@ -9,7 +9,9 @@ from typing import Any
 
 from lisa_video.benchmarks.config import (
     DecodeBenchmarkConfig,
+    ExtractBenchmarkConfig,
     FvdBenchmarkConfig,
+    LoaderBenchmarkConfig,
     ParametersBenchmarkConfig,
     StepBenchmarkConfig,
 )
@@ -34,4 +36,6 @@ BENCHMARKS = {
     "parameters": Benchmark(ParametersBenchmarkConfig, "lisa_video.benchmarks.parameters"),
     "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),
     "decode": Benchmark(DecodeBenchmarkConfig, "lisa_video.benchmarks.decode"),
+    "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
+    "loader": Benchmark(LoaderBenchmarkConfig, "lisa_video.benchmarks.loader"),
 }

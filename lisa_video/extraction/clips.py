@@ -130,7 +130,7 @@ def _shots(source: Source, info: VideoInfo, config: ExtractPosesConfig) -> list[
     if not config.shots.detect:
         return [Span(0, info.frames)]
     with closing(iter_frames(source.path)) as frames:
-        return find_shots(frames, info.fps, config.shots)
+        return find_shots(frames, config.shots)
 
 
 def _write_clip(

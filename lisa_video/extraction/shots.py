@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lisa_video.extraction_config import ClipsConfig, ShotsConfig
 
+_ANY_RATE = 25.0  # frames are counted, which no rate changes
 _WIDTH = 256  # pixels of frames that are compared, as in PySceneDetect's own reader
 _BORDER = 5  # frames at both ends of a video at which no cut is looked for
 
@@ -30,12 +31,11 @@ class Span:
         return self.stop - self.start
 
 
-def find_shots(frames: Iterable[NDArray[np.uint8]], fps: float, config: ShotsConfig) -> list[Span]:
+def find_shots(frames: Iterable[NDArray[np.uint8]], config: ShotsConfig) -> list[Span]:
     """The shots of a video, one after the other without gaps.
 
     Args:
         frames: all of them, uint8 RGB (H, W, 3); one is held at a time.
-        fps: frames per second.
         config: what counts as a cut.
     """
     from scenedetect import FrameTimecode
@@ -49,7 +49,7 @@ def find_shots(frames: Iterable[NDArray[np.uint8]], fps: float, config: ShotsCon
     cuts: list[int] = []
     count = 0
     for frame in frames:
-        found = detector.process_frame(FrameTimecode(count, fps), _small_bgr(frame))
+        found = detector.process_frame(FrameTimecode(count, _ANY_RATE), _small_bgr(frame))
         cuts += [cut.frame_num for cut in found]
         count += 1
     return [Span(*ends) for ends in pairwise([0, *cuts, count])]

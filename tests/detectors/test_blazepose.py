@@ -53,6 +53,13 @@ def test_the_joints_are_where_the_man_has_them(found: np.ndarray) -> None:
     assert (found[:, NOSE, 1] < found[:, NECK, 1]).all()
 
 
+def test_frame_by_frame_gives_the_same(
+    detector: BlazePoseDetector, carphone: np.ndarray, found: np.ndarray
+) -> None:
+    streamed = list(detector.stream(iter(carphone[:8])))
+    np.testing.assert_array_equal(np.stack(streamed)[:, 0], found[:8])
+
+
 def test_what_is_out_of_the_picture_is_not_trusted(found: np.ndarray) -> None:
     assert found[:, R_HIP, 2].max() < 0.1
 

@@ -10,12 +10,13 @@ import pytest
 
 from lisa_video.assets import fetch_asset
 from lisa_video.errors import UserError
-from lisa_video.extraction import check_extraction, extract, preview_frames
+from lisa_video.extraction import preview_frames
+from lisa_video.extraction.job import check_extraction, extract
 from lisa_video.extraction_config import ExtractPosesConfig
 from lisa_video.poses import PoseSequence
 from lisa_video.video import read_video, write_video
 
-JOB = Path(__file__).parents[1] / "pipelines" / "extract_poses.py"
+JOB = Path(__file__).parents[2] / "pipelines" / "extract_poses.py"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_the_file_holds_the_poses_of_the_video(
 ) -> None:
     assert config.preview is not None
     extract(config)
-    poses = PoseSequence.load(config.output, require_people=True)
+    poses = PoseSequence.load(config.out, require_people=True)
     assert poses.keypoints.shape == (10, 1, 18, 3)
     assert (poses.width, poses.height) == (176, 144)
     assert poses.fps == pytest.approx(25)
@@ -70,7 +71,7 @@ def test_a_video_without_people_is_refused_and_leaves_no_file(tmp_path: Path) ->
     config = ExtractPosesConfig(tmp_path / "noise.mp4", tmp_path / "noise.npz")
     with pytest.raises(UserError, match=r"noise\.mp4: blazepose-full found no person .* 3 frames"):
         extract(config)
-    assert not config.output.exists()
+    assert not config.out.exists()
 
 
 def test_an_unreadable_video_is_named(tmp_path: Path) -> None:
@@ -82,23 +83,28 @@ def test_an_unreadable_video_is_named(tmp_path: Path) -> None:
 
 def test_what_can_be_wrong_beforehand_is_checked_beforehand(config: ExtractPosesConfig) -> None:
     check_extraction(config)
-    folder = config.output.parent
-    with pytest.raises(UserError, match=r"none\.mp4: no such video"):
-        check_extraction(replace(config, video=folder / "none.mp4"))
+    folder = config.out.parent
+    with pytest.raises(UserError, match=r"none\.mp4: no such video or folder"):
+        check_extraction(replace(config, source=folder / "none.mp4"))
     with pytest.raises(UserError, match="unknown pose detector 'eyes', known: "):
         check_extraction(replace(config, detector="eyes"))
     with pytest.raises(UserError, match="none: no such folder of weights"):
         check_extraction(replace(config, weights=folder / "none"))
     with pytest.raises(UserError, match=r"deep.man\.npz: its folder does not exist"):
         check_extraction(replace(config, output=folder / "deep" / "man.npz"))
-    config.output.write_bytes(b"precious")
+    config.out.write_bytes(b"precious")
     with pytest.raises(UserError, match=r"man\.npz: exists already"):
         check_extraction(config)
 
 
+def test_a_skeleton_that_the_detector_lacks_is_refused(config: ExtractPosesConfig) -> None:
+    with pytest.raises(UserError, match="blazepose-full finds no more than openpose18; take"):
+        extract(replace(config, skeleton="openpose18_hands"))
+
+
 def test_file_names_say_what_they_hold(config: ExtractPosesConfig) -> None:
-    with pytest.raises(UserError, match=r"a pose file ends in \.npz"):
-        replace(config, output=Path("a.mp4"))
+    with pytest.raises(UserError, match=r"out=a\.mp4: a pose file ends in \.npz"):
+        check_extraction(replace(config, out=Path("a.mp4")))
     with pytest.raises(UserError, match=r"the preview ends in \.mp4"):
         replace(config, preview=Path("a.npz"))
 
@@ -109,11 +115,11 @@ def test_the_job_says_in_one_line_what_is_wrong(clip: Path, tmp_path: Path) -> N
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     output = tmp_path / "man.npz"
-    dry = run("--video", clip, "--output", output, "--dry-run")
+    dry = run(clip, "--out", output, "--dry-run")
     assert dry.returncode == 0 and "detector: blazepose" in dry.stdout
     assert not output.exists()
     output.write_bytes(b"precious")
-    refused = run("--video", clip, "--output", output)
+    refused = run(clip, "--out", output)
     assert refused.returncode == 2
     assert refused.stderr.splitlines() == [
         f"error: {output}: exists already; give another name or remove it first"
