@@ -38,17 +38,23 @@ def run_job(
     check: Callable[[ConfigT], object] | None = None,
     description: str,
     argv: Sequence[str] | None = None,
+    positional: str | None = None,
 ) -> None:
     """Parse the command line into `config_class`, then check and run the job.
 
     `check(config)` looks at everything that can be wrong before work starts (files, folders,
     matching shapes) and writes nothing; it runs before every job. With `--dry-run` the resolved
-    config is printed as YAML after it, and `run` is not called. `argv` defaults to the process's.
+    config is printed as YAML after it, and `run` is not called. `argv` defaults to the process's;
+    where it begins with no flag, that is the value of the key `positional`.
 
     Exits with code 2 and one line `error: ...` on stderr where the command line, the YAML file,
     the config's validation, `check` or `run` raise `UserError`; with 130 on Ctrl-C.
     """
-    arguments = plain_flags(config_class, sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if positional is not None and arguments and not arguments[0].startswith("-"):
+        # Last, where it overrides what the YAML file says.
+        arguments = [*arguments[1:], f"--{positional}={arguments[0]}"]
+    arguments = plain_flags(config_class, arguments)
     try:
         config, dry_run = parse_config(config_class, arguments, description)
         if check is not None:

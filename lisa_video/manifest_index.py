@@ -178,7 +178,7 @@ def _read_columns(
     for number, block in numbered_blocks(file, path, _BLOCK):
         entries = parse_block(block, path, number)
         blocks.append(_block_columns(entries, block, number, offset, codes))
-        hashes.append(np.fromiter((hash(e.id) for e in entries), np.int64, len(entries)))
+        hashes.append(np.array([hash(entry.id) for entry in entries], np.int64))
         offset += len(block)
     empty = _block_columns([], b"", 2, offset, codes)
     stacked = zip(*(vars(each).values() for each in [empty, *blocks]), strict=True)
@@ -192,16 +192,13 @@ def _block_columns(
     count = len(entries)
     ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
     starts = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1])[:count]
-    integers = {
-        name: np.fromiter((getattr(e, name) for e in entries), np.int32, count)
-        for name in ("frames", "width", "height", "people")
-    }
     return ManifestColumns(
-        **integers,
-        fps=np.fromiter((e.fps for e in entries), np.float64, count),
-        split=np.fromiter(
-            (codes.setdefault(e.split, len(codes)) for e in entries), np.int32, count
-        ),
+        frames=np.array([entry.frames for entry in entries], np.int32),
+        width=np.array([entry.width for entry in entries], np.int32),
+        height=np.array([entry.height for entry in entries], np.int32),
+        people=np.array([entry.people for entry in entries], np.int32),
+        fps=np.array([entry.fps for entry in entries], np.float64),
+        split=np.array([codes.setdefault(e.split, len(codes)) for e in entries], np.int32),
         offset=offset + starts,
         number=number + np.arange(count, dtype=np.int64),
     )

@@ -253,7 +253,7 @@ def test_files_that_are_no_videos(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert refused(path, capfd) == "not a video, or broken from its start"
     write_sound(path)
     assert refused(path, capfd) == "has no video stream, only sound or other data"
-    assert refused(tmp_path, capfd) == "no such video"
+    assert refused(tmp_path, capfd) == "is a folder, not a video"
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9, 1.0])
