@@ -61,8 +61,12 @@ class ShardWriter:
 
 def _members(number: int, part: Mapping[str, bytes]) -> bytes:
     """The files of a part as they stand in an archive."""
-    import webdataset
-
+    try:
+        import webdataset
+    except ImportError:
+        raise UserError(
+            "packing: WebDataset is not installed; pip install 'lisa_video[webdataset]'"
+        ) from None
     stream = io.BytesIO()
     with webdataset.TarWriter(stream, encoder=False, mtime=0.0, user="", group="") as writer:
         writer.write({"__key__": f"{number:09d}", **part})

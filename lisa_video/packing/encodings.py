@@ -18,9 +18,18 @@ from lisa_video.packing.packed_set import PackedSet
 
 
 class PackedEncodings:
-    """Encodings from a packed set; see `Encodings`."""
+    """Encodings from a packed set; see `Encodings`.
+
+    `rows` (N,) are the places of the clips in the packed set. Raises UserError where it was packed
+    with other encoders than `keys` are of.
+    """
 
     def __init__(self, packed: PackedSet, rows: NDArray[np.int64], keys: EncoderKeys) -> None:
+        if packed.index.models != [keys.vae, keys.text]:
+            raise UserError(
+                f"{packed.storage.url}: holds encodings by another VAE or text encoder than this "
+                "backbone's; pack those of a cache of this backbone"
+            )
         self.packed, self.rows = packed, rows
         self._empty_key = keys.states("")
         self._last: tuple[int, dict[str, Tensor]] | None = None
@@ -40,8 +49,8 @@ class PackedEncodings:
         if view is None:
             raise UserError(
                 f"{self.packed.storage.url}: does not hold the encodings of clip "
-                f"{self.rows[clip]:09d} that this run asks for: it was packed with other settings, "
-                "captions or encoders"
+                f"{self.rows[clip]:09d} that this run asks for: it was packed with other settings "
+                "or captions"
             )
         return view
 

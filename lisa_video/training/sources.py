@@ -53,7 +53,7 @@ class Sources:
             encodings = self.training.encodings
             if isinstance(encodings, CacheReader):
                 check_cache(encodings.store, self.training.keys, self.readings)
-            else:
+            elif self.check_clips:
                 for source, reading in zip(
                     (self.training, self.probe), self.readings, strict=False
                 ):

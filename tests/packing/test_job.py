@@ -15,11 +15,13 @@ from lisa_video.backbones.base import VideoBackbone
 from lisa_video.caching import job as caching
 from lisa_video.caching.clips import EncodedClip
 from lisa_video.caching.config import CacheConfig
+from lisa_video.caching.keys import EncoderKeys
 from lisa_video.dataset import Clip
 from lisa_video.errors import UserError
 from lisa_video.packing import job
 from lisa_video.packing.config import PackConfig
-from lisa_video.packing.packed_set import INDEX
+from lisa_video.packing.encodings import PackedEncodings
+from lisa_video.packing.packed_set import INDEX, PackedSet
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.loop import train
 from lisa_video.training.run_folder import read_log
@@ -163,10 +165,12 @@ def test_other_settings_are_refused(
     packed_encodings: tuple[CacheConfig, Path], tmp_path: Path
 ) -> None:
     config, target = packed_encodings
-    with pytest.raises(UserError, match="packed with other settings, captions or encoders"):
+    with pytest.raises(UserError, match="packed with other settings or captions"):
         opened(from_shards(config, target, size=(8, 8)))
     with pytest.raises(UserError, match=r"fixed views; set data\.views"):
         opened(from_shards(config, target, views=0))
+    with pytest.raises(UserError, match="encodings by another VAE or text encoder"):
+        PackedEncodings(PackedSet(str(target)), np.arange(8), EncoderKeys("one", "other"))
     with pytest.raises(UserError, match="no packed set there"):
         opened(from_shards(config, tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"data\.root is not set"):
