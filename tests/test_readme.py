@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lisa_video.assets import fetch_asset
+from lisa_video.manifest import load_manifest
 from lisa_video.poses import PoseSequence
 from lisa_video.video import read_video
 
@@ -156,11 +157,17 @@ def test_python_example() -> None:
 
 
 def test_extract_poses(folder: Path) -> None:
-    words = readme_commands()["extract_poses"]
-    words = [str(fetch_asset("clips") / "bikes.mp4") if w == "clip.mp4" else w for w in words]
+    commands, clips = readme_commands(), fetch_asset("clips")
+    words = [
+        str(clips / "bikes.mp4") if w == "clip.mp4" else w
+        for w in commands["extract_poses clip.mp4"]
+    ]
     found = folder / "bikes.npz"
-    run(words, {"output": found, "preview": folder / "bikes_poses.mp4"})
+    run(words, {"out": found, "preview": folder / "bikes_poses.mp4"})
     assert np.load(found)["keypoints"].shape == (250, 1, 18, 3)
+    words = [str(clips) if w == "videos" else w for w in commands["extract_poses videos"]]
+    run(words, {"out": folder / "clips"})
+    assert load_manifest(folder / "clips")
 
 
 def test_compare_and_benchmark(folder: Path) -> None:

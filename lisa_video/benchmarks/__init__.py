@@ -12,6 +12,7 @@ from lisa_video.benchmarks.config import (
     ExtractBenchmarkConfig,
     FvdBenchmarkConfig,
     LoaderBenchmarkConfig,
+    ManifestBenchmarkConfig,
     ParametersBenchmarkConfig,
     StepBenchmarkConfig,
 )
@@ -38,4 +39,5 @@ BENCHMARKS = {
     "decode": Benchmark(DecodeBenchmarkConfig, "lisa_video.benchmarks.decode"),
     "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
     "loader": Benchmark(LoaderBenchmarkConfig, "lisa_video.benchmarks.loader"),
+    "manifest": Benchmark(ManifestBenchmarkConfig, "lisa_video.benchmarks.manifest"),
 }

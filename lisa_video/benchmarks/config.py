@@ -210,3 +210,20 @@ class LoaderBenchmarkConfig:
         for name in ("warm_up", "threads"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)}: must not be negative")
+
+
+@dataclass(frozen=True)
+class ManifestBenchmarkConfig:
+    """Time and memory of opening a large manifest, and time of validating one."""
+
+    clips: int = 1_000_000
+    """Of the set that is opened; its files are not looked for."""
+    validated_clips: int = 10_000
+    """Of the set that is validated, metadata only; its files exist."""
+    json: Path | None = None
+    """File for the result as JSON; must not exist."""
+
+    def __post_init__(self) -> None:
+        for name in ("clips", "validated_clips"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")

@@ -36,7 +36,6 @@ class RtmlibDetector:
     """
 
     def __init__(self, kind: Literal["rtmpose", "dwpose"], weights: Path | None) -> None:
-        self.name = kind
         self.skeleton = "openpose18" if kind == "rtmpose" else "openpose18_hands_face"
         try:
             import onnxruntime  # noqa: F401

@@ -115,7 +115,7 @@ def main_people(
 def _flaw(track: NDArray[np.float32], height: int, config: PeopleConfig) -> str:
     """Why a person (F, K, 3) is not kept, or nothing."""
     body = track[:, BODY]
-    seen = (body[..., 2] > 0).any(axis=-1)
+    seen: NDArray[np.bool_] = np.any(body[..., 2] > 0, axis=-1)
     if seen.mean() < config.min_presence:
         return (
             f"its main person is in {seen.sum()} of {len(seen)} frames, a share under "

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from lisa_video.augmentation_config import AugmentationConfig
@@ -78,11 +79,13 @@ def test_training_from_a_cache_is_training_from_video(
     job.run(config)
     from_cache = settings(config)
     from_video = without_cache(from_cache, tmp_path / "from_video")
+    AcceleratorState._reset_state(reset_partial_state=True)
     first = train(from_video)
     for name in ("read_video", "probe_video"):
         monkeypatch.setattr(f"lisa_video.clip_reader.{name}", no_video)
     check_training(from_cache)
     second = train(from_cache)
+    AcceleratorState._reset_state(reset_partial_state=True)
     assert_same_run(first, second, [from_video.output, from_cache.output])
 
 
