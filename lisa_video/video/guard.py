@@ -151,7 +151,7 @@ def _raise_problem(path: Path, request: Request, reply: Reply) -> None:
     if reply.kind == "inexact":
         missing = " and ".join(request.decoders)
         raise VideoError(f"{path}: {missing} is missing or cannot read this file exactly; use pyav")
-    assert reply.kind == "done", reply.reason
+    assert reply.kind == "done", reply.kind
 
 
 def _cause(worker: _Worker, watch: _Watch) -> str:

@@ -23,7 +23,7 @@ from lisa_video.video import (
     read_video,
     write_video,
 )
-from tests.broken_videos import FAULTS, FPS, Fault, break_videos, encode
+from tests.broken_videos import FAULTS, FPS, Fault, break_videos, encode, moving_frames
 
 LEVELS = 2  # of 255: what two decoders may differ by
 RANDOM_ORDER = [29, 3, 17, 17, 0, 30, 11, 4, 28]
@@ -240,6 +240,30 @@ def test_files_that_may_not_be_read(tmp_path: Path, capfd: pytest.CaptureFixture
     write_video(path, np.zeros((2, 32, 32, 3), np.uint8), FPS)
     path.chmod(0)
     assert refused(path, capfd) == "may not be read, its permissions forbid it"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("clip.mp4", "libx264"), ("clip.mkv", "libx264"), ("clip.webm", "libvpx")]
+)
+def test_any_damage_gives_frames_or_a_reason(tmp_path: Path, name: str, codec: str) -> None:
+    path = tmp_path / name
+    encode(path, moving_frames(count=12), codec, g="6", deadline="realtime")
+    content = path.read_bytes()
+    random = np.random.default_rng(0)
+    lengths, problems = [], []
+    for _ in range(40):
+        damaged = bytearray(content)
+        for place in random.integers(0, len(content), random.integers(1, 12)):
+            damaged[place] = random.integers(256)
+        path.write_bytes(damaged)
+        try:
+            lengths.append((len(read_video(path).frames), count_frames(path)))
+        except VideoError as error:
+            problems.append(str(error))
+    assert lengths and all(read == counted for read, counted in lengths)
+    assert problems and all(
+        problem.startswith(f"{path}: ") and "\n" not in problem for problem in problems
+    )
 
 
 def test_the_list_of_faults_is_long_enough() -> None:
