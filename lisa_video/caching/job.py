@@ -177,7 +177,12 @@ def _encode(jobs: Sequence[EncodeJob], config: CacheConfig) -> Iterator[ShardInf
         return
     _encoders.cache_clear()
     for made in map_jobs(
-        encode_shard, jobs, engine=config.engine, workers=config.encoders, desc="encode shards"
+        encode_shard,
+        jobs,
+        engine=config.engine,
+        workers=config.encoders,
+        desc="encode shards",
+        gpus=config.gpus,
     ):
         if isinstance(made, LostJob):
             ids = [planned.entry.id for _, planned in made.item.views]

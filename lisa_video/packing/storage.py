@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,10 @@ class Storage:
         try:
             filesystem.makedirs(root, exist_ok=True)
             # Object storage shows a file when all of it has come; a folder shows it growing.
-            partial = f"{root}/.{path}.part" if "file" in _protocols(filesystem) else None
-            filesystem.put_file(str(local), partial or f"{root}/{path}")
-            if partial:
-                os.replace(partial, f"{root}/{path}")
+            if self.local is None:
+                filesystem.put_file(str(local), f"{root}/{path}")
+            else:
+                _copy_whole(local, self.local / path)
         except Exception as error:
             raise UserError(f"{self.name(path)}: cannot be written: {_reason(error)}") from None
 
@@ -103,6 +104,15 @@ class Storage:
         if isinstance(error, FileNotFoundError):
             return UserError(f"{self.name(path)}: no such file")
         return UserError(f"{self.name(path)}: cannot be read: {_reason(error)}")
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        shutil.copyfile(source, partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:

@@ -25,7 +25,9 @@ def cache_config(clips: Path, folder: Path, checkpoint: Path, **changes: Any) ->
     """Two windows of each training clip, into `folder / "cache"`."""
     settings = {"data__views": 2, "data__cache": folder / "cache", "shard_clips": 4} | changes
     own = {
-        key: settings.pop(key) for key in ("engine", "encoders", "shard_clips") if key in settings
+        key: settings.pop(key)
+        for key in ("engine", "encoders", "gpus", "shard_clips")
+        if key in settings
     }
     config = tiny_config(clips, folder / "run", str(checkpoint), **settings)
     return CacheConfig(**vars(config), **own)

@@ -224,6 +224,8 @@ def test_folders_of_others_are_left_alone(clips: Path, tmp_path: Path, checkpoin
 def test_settings_that_cannot_be_kept_are_refused(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.cache: .* set data\.views"):
         cache_config(clips, tmp_path, tmp_path, data__views=0)
+    with pytest.raises(UserError, match=r"gpus=2: must lie in \[0, 1\]"):
+        cache_config(clips, tmp_path, tmp_path, gpus=2)
     with pytest.raises(UserError, match=r"data\.cache is not set"):
         cache_config(clips, tmp_path, tmp_path, data__cache=None)
 
