@@ -53,6 +53,7 @@ def map_jobs(
     engine: Engine = "local",
     workers: int = 0,
     desc: str,
+    gpus: float = 0,
 ) -> Iterator[Result | LostJob[Item]]:
     """`function(item)` of each item, in the order in which they end.
 
@@ -67,16 +68,19 @@ def map_jobs(
         workers: processes, or tasks of Ray, at a time; 0 takes one for each core, of this machine or
             of the cluster.
         desc: of the progress bar.
+        gpus: share of a GPU that each task of Ray is given, which else sees none; processes of
+            this machine see all in any case.
 
     Raises:
-        UserError: `function` raised one, or Ray is not installed. What ran besides is killed.
+        UserError: `function` raised one, Ray is not installed, or its cluster has no such GPU. What
+            ran besides is killed.
         RuntimeError: `function` raised something else, whose traceback is in the message.
     """
     assert workers >= 0, workers
     todo = list(items)
     if not todo:
         return
-    results = _map_local if engine == "local" else _map_ray
+    results = _map_local if engine == "local" else partial(_map_ray, gpus=gpus)
     with tqdm(total=len(todo), desc=desc, unit="item", disable=None) as progress:
         for result in results(function, todo, workers):
             progress.update()
@@ -230,9 +234,10 @@ def _single_threaded() -> Iterator[None]:
 
 
 def _map_ray(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, gpus: float
 ) -> Iterator[Result | LostJob[Item]]:
     with _ray_session(workers):
+        _require_gpus(gpus)
         missing = set(range(len(items)))
         # One job that always ends its process takes along those that share its block: a second
         # pass runs what is missing one by one.
@@ -240,7 +245,8 @@ def _map_ray(
             todo = sorted(missing)
             if not todo:
                 return
-            for position, outcome in _ray_pass(function, items, todo, workers, blocks or len(todo)):
+            blocks = blocks or len(todo)
+            for position, outcome in _ray_pass(function, items, todo, workers, blocks, gpus):
                 missing.remove(position)
                 yield outcome.unwrap()
         for position in sorted(missing):
@@ -253,6 +259,7 @@ def _ray_pass(
     positions: Sequence[int],
     workers: int,
     blocks: int,
+    gpus: float,
 ) -> Iterator[tuple[int, _Outcome]]:
     """Outcomes of the items at `positions`, without those whose tasks were lost."""
     import ray
@@ -265,10 +272,19 @@ def _ray_pass(
         partial(_ray_job, function),
         concurrency=workers or int(ray.cluster_resources()["CPU"]),
         num_cpus=1,
+        num_gpus=gpus or None,
         max_retries=ATTEMPTS - 1,
     )
     for row in jobs.iter_rows():
         yield row["position"], row["outcome"]
+
+
+def _require_gpus(gpus: float) -> None:
+    """Ray would wait for ever for what its cluster does not have."""
+    import ray
+
+    if ray.cluster_resources().get("GPU", 0) < gpus:
+        raise UserError(f"engine=ray: tasks ask for {gpus:g} GPUs each, and the cluster has none")
 
 
 def _ray_job(function: Callable[[Item], Result], row: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from lisa_video.benchmarks.config import (
     DecodeBenchmarkConfig,
     ExtractBenchmarkConfig,
     FvdBenchmarkConfig,
+    LoaderBenchmarkConfig,
     ManifestBenchmarkConfig,
     ParametersBenchmarkConfig,
     StepBenchmarkConfig,
@@ -37,7 +38,8 @@ BENCHMARKS = {
     "parameters": Benchmark(ParametersBenchmarkConfig, "lisa_video.benchmarks.parameters"),
     "attention": Benchmark(AttentionBenchmarkConfig, "lisa_video.benchmarks.attention"),
     "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),
-    "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
     "decode": Benchmark(DecodeBenchmarkConfig, "lisa_video.benchmarks.decode"),
+    "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
+    "loader": Benchmark(LoaderBenchmarkConfig, "lisa_video.benchmarks.loader"),
     "manifest": Benchmark(ManifestBenchmarkConfig, "lisa_video.benchmarks.manifest"),
 }

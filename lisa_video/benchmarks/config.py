@@ -223,6 +223,43 @@ class ExtractBenchmarkConfig:
 
 
 @dataclass(frozen=True)
+class LoaderBenchmarkConfig:
+    """Clips per second that training reads from a cache, from packed encodings and from video,
+    beside those that a training step takes."""
+
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(EMBEDDED_BACKBONE))
+    """The frozen main network."""
+    tap: str = "down_5"
+    """Injection point whose feature the LISA decoder reads."""
+    batch_size: int = 8
+    """Clips per step."""
+    frames: int = 8
+    """Frames per clip."""
+    size: tuple[int, int] = (64, 64)
+    """Width and height in pixels."""
+    clips: int = 32
+    """Clips of the set that is made for it, each three times as long as what is read of it."""
+    repeats: int = 15
+    """Timed batches and steps; they take turns."""
+    warm_up: int = 2
+    """Batches and steps before that, untimed."""
+    threads: int = 0
+    """Torch threads; 0 takes torch's default. All is read by the process that trains."""
+    seed: int = 0
+    """Of clips, weights and inputs."""
+    json: Path | None = None
+    """File for the result as JSON; must not exist."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "frames", "clips", "repeats"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("warm_up", "threads"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)}: must not be negative")
+
+
+@dataclass(frozen=True)
 class ManifestBenchmarkConfig:
     """Time and memory of opening a large manifest, and time of validating one."""
 
