@@ -32,6 +32,7 @@ ATTEMPTS = 3
 """Times that a job is tried before it is given up as one that ends its process."""
 
 _SPAWN = multiprocessing.get_context("spawn")  # threads and torch survive no fork
+_DYING_SECONDS = 5  # for a process whose pipe is closed, before it is killed
 _RAY_BLOCKS = 4096  # tasks that items are shared among: more cost Ray more than the work
 _RAY_MEMORY = 256 * 2**20  # bytes of its object store: only items and records pass through it
 
@@ -50,8 +51,9 @@ def map_jobs(
     items: Iterable[Item],
     *,
     engine: Engine = "local",
-    workers: int,
+    workers: int = 0,
     desc: str,
+    gpus: float = 0,
 ) -> Iterator[Result | LostJob[Item]]:
     """`function(item)` of each item, in the order in which they end.
 
@@ -63,18 +65,22 @@ def map_jobs(
         items: picklable, and small.
         engine: "local" or "ray". Ray runs on the cluster named by RAY_ADDRESS, and else on this
             machine.
-        workers: processes, or tasks of Ray, at a time.
+        workers: processes, or tasks of Ray, at a time; 0 takes one for each core, of this machine or
+            of the cluster.
         desc: of the progress bar.
+        gpus: share of a GPU that each task of Ray is given, which else sees none; processes of
+            this machine see all in any case.
 
     Raises:
-        UserError: `function` raised one, or Ray is not installed. What ran besides is killed.
+        UserError: `function` raised one, Ray is not installed, or its cluster has no such GPU. What
+            ran besides is killed.
         RuntimeError: `function` raised something else, whose traceback is in the message.
     """
-    assert workers >= 1, workers
+    assert workers >= 0, workers
     todo = list(items)
     if not todo:
         return
-    results = _map_local if engine == "local" else _map_ray
+    results = _map_local if engine == "local" else partial(_map_ray, gpus=gpus)
     with tqdm(total=len(todo), desc=desc, unit="item", disable=None) as progress:
         for result in results(function, todo, workers):
             progress.update()
@@ -112,8 +118,8 @@ class _Worker:
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.pipe, theirs = _SPAWN.Pipe()
-        # Not a daemon: jobs start processes of their own to decode what may hang.
-        self._process = _SPAWN.Process(target=_serve, args=(function, theirs))
+        # A daemon, for which an interpreter that ends does not wait.
+        self._process = _SPAWN.Process(target=_serve, args=(function, theirs), daemon=True)
         with _single_threaded():
             self._process.start()
         theirs.close()
@@ -133,11 +139,16 @@ class _Worker:
             return None
         return outcome
 
-    def stop(self) -> str:
-        """Kill it; says how it ended."""
+    def stop(self) -> None:
+        """Kill it."""
         self._process.kill()
         self._process.join()
         self.pipe.close()
+
+    def ending(self) -> str:
+        """How it died."""
+        self._process.join(_DYING_SECONDS)
+        self.stop()
         code = self._process.exitcode
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
@@ -155,7 +166,7 @@ def _map_local(
         busy[worker.pipe] = worker
 
     try:
-        for _ in range(min(workers, len(items))):
+        for _ in range(min(workers or os.cpu_count() or 1, len(items))):
             start(_Worker(function))
         while busy:
             for pipe in wait(list(busy)):
@@ -164,7 +175,7 @@ def _map_local(
                 outcome, position = worker.take(), worker.position
                 del busy[pipe]
                 if outcome is None:
-                    ending = worker.stop()
+                    ending = worker.ending()
                     deaths[position] += 1
                     if deaths[position] < ATTEMPTS:
                         waiting.append(position)
@@ -223,9 +234,10 @@ def _single_threaded() -> Iterator[None]:
 
 
 def _map_ray(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, gpus: float
 ) -> Iterator[Result | LostJob[Item]]:
     with _ray_session(workers):
+        _require_gpus(gpus)
         missing = set(range(len(items)))
         # One job that always ends its process takes along those that share its block: a second
         # pass runs what is missing one by one.
@@ -233,7 +245,8 @@ def _map_ray(
             todo = sorted(missing)
             if not todo:
                 return
-            for position, outcome in _ray_pass(function, items, todo, workers, blocks or len(todo)):
+            blocks = blocks or len(todo)
+            for position, outcome in _ray_pass(function, items, todo, workers, blocks, gpus):
                 missing.remove(position)
                 yield outcome.unwrap()
         for position in sorted(missing):
@@ -246,6 +259,7 @@ def _ray_pass(
     positions: Sequence[int],
     workers: int,
     blocks: int,
+    gpus: float,
 ) -> Iterator[tuple[int, _Outcome]]:
     """Outcomes of the items at `positions`, without those whose tasks were lost."""
     import ray
@@ -256,12 +270,21 @@ def _ray_pass(
     rows = [{"position": position, "item": items[position]} for position in positions]
     jobs = ray.data.from_items(rows, override_num_blocks=blocks).map(
         partial(_ray_job, function),
-        concurrency=workers,
+        concurrency=workers or int(ray.cluster_resources()["CPU"]),
         num_cpus=1,
+        num_gpus=gpus or None,
         max_retries=ATTEMPTS - 1,
     )
     for row in jobs.iter_rows():
         yield row["position"], row["outcome"]
+
+
+def _require_gpus(gpus: float) -> None:
+    """Ray would wait for ever for what its cluster does not have."""
+    import ray
+
+    if ray.cluster_resources().get("GPU", 0) < gpus:
+        raise UserError(f"engine=ray: tasks ask for {gpus:g} GPUs each, and the cluster has none")
 
 
 def _ray_job(function: Callable[[Item], Result], row: dict[str, Any]) -> dict[str, Any]:
@@ -284,7 +307,7 @@ def _ray_session(workers: int) -> Iterator[None]:
         ray.init(log_to_driver=False)
     else:
         ray.init(
-            num_cpus=workers,
+            num_cpus=workers or None,
             object_store_memory=_RAY_MEMORY,
             include_dashboard=False,
             log_to_driver=False,

@@ -9,8 +9,10 @@ from typing import Any
 
 from lisa_video.benchmarks.config import (
     AttentionBenchmarkConfig,
+    DecodeBenchmarkConfig,
     ExtractBenchmarkConfig,
     FvdBenchmarkConfig,
+    LoaderBenchmarkConfig,
     ManifestBenchmarkConfig,
     ParametersBenchmarkConfig,
     StepBenchmarkConfig,
@@ -36,6 +38,8 @@ BENCHMARKS = {
     "parameters": Benchmark(ParametersBenchmarkConfig, "lisa_video.benchmarks.parameters"),
     "attention": Benchmark(AttentionBenchmarkConfig, "lisa_video.benchmarks.attention"),
     "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),
+    "decode": Benchmark(DecodeBenchmarkConfig, "lisa_video.benchmarks.decode"),
     "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
+    "loader": Benchmark(LoaderBenchmarkConfig, "lisa_video.benchmarks.loader"),
     "manifest": Benchmark(ManifestBenchmarkConfig, "lisa_video.benchmarks.manifest"),
 }

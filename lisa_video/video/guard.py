@@ -151,7 +151,7 @@ def _raise_problem(path: Path, request: Request, reply: Reply) -> None:
     if reply.kind == "inexact":
         missing = " and ".join(request.decoders)
         raise VideoError(f"{path}: {missing} is missing or cannot read this file exactly; use pyav")
-    assert reply.kind == "done", reply.reason
+    assert reply.kind == "done", reply.kind
 
 
 def _cause(worker: _Worker, watch: _Watch) -> str:
@@ -283,7 +283,8 @@ def _take_idle() -> _Worker | None:
         worker.close()
 
 
-def _end_idle() -> None:
+def end_workers() -> None:
+    """End the workers that wait; the next request starts another."""
     while worker := _take_idle():
         worker.end()
 
@@ -296,6 +297,6 @@ def _forget_parents() -> None:
     _idle.clear()
 
 
-atexit.register(_end_idle)
+atexit.register(end_workers)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parents)

@@ -99,6 +99,8 @@ def open_video(path: Path) -> InputContainer:
         problem = "is an image, not a video"
     elif not _video_streams(container):
         problem = "has no video stream, only sound or other data"
+    elif getattr(video_stream(container), "codec_context", None) is None:
+        problem = "its pictures are coded in a way that FFmpeg does not know"
     if problem:
         container.close()
         raise VideoError(f"{path}: {problem}")

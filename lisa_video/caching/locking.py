@@ -1,0 +1,34 @@
+"""One writer to a folder at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lisa_video.errors import UserError
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold the operating system's lock on `folder`, which exists; it ends with the process.
+
+    Raises UserError where another process holds it.
+    """
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{folder}: another run is writing here; wait for it, or give another folder"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be locked for writing: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,1 @@
+"""Datasets as tar shards, for training that reads them from elsewhere."""
