@@ -41,8 +41,8 @@ class Sample(NamedTuple):
     """One clip to read."""
 
     position: int
-    index: int
-    """In the dataset."""
+    clip: int
+    """Its index in the dataset."""
     epoch: int
     """Of its bucket."""
 
@@ -54,7 +54,7 @@ class _ClipsOfSamples(Dataset[tuple[int, Clip]]):
         self.clips = clips
 
     def __getitem__(self, sample: Sample) -> tuple[int, Clip]:
-        return sample.position, self.clips.clip(sample.index, sample.epoch)
+        return sample.position, self.clips.clip(sample.clip, sample.epoch)
 
 
 class BatchStream:
