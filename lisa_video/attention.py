@@ -132,8 +132,7 @@ def use_attention(
     Raises:
         UserError: the kernel that was asked for cannot run here; the message says why.
     """
-    device = next(networks[0].parameters()).device
-    widths = sorted({_head_width(module) for module in _attention_modules(networks)})
+    widths, device = _head_widths(networks), _device(networks)
     passed_over = []
     for name in _AUTO.get(device.type, ("sdpa",)) if choice == "auto" else (choice,):
         problem = _problem(name, widths, device, dtype, training)
@@ -145,10 +144,11 @@ def use_attention(
     raise UserError(f"attention={choice}: {problem}; take auto or sdpa")
 
 
-def available_kernels(
-    widths: Sequence[int], device: torch.device, dtype: torch.dtype, *, training: bool
+def usable_kernels(
+    networks: Sequence[nn.Module], dtype: torch.dtype, *, training: bool
 ) -> list[str]:
-    """The kernels that run on this machine for heads of these widths."""
+    """The kernels that `use_attention` would take."""
+    widths, device = _head_widths(networks), _device(networks)
     return [name for name in KERNELS if _problem(name, widths, device, dtype, training) is None]
 
 
@@ -188,8 +188,13 @@ def _attention_modules(networks: Sequence[nn.Module]) -> Iterator[nn.Module]:
                 yield module
 
 
-def _head_width(module: nn.Module) -> int:
-    return int(module.to_q.out_features // module.heads)
+def _head_widths(networks: Sequence[nn.Module]) -> list[int]:
+    widths = {each.to_q.out_features // each.heads for each in _attention_modules(networks)}
+    return sorted(widths)
+
+
+def _device(networks: Sequence[nn.Module]) -> torch.device:
+    return next(networks[0].parameters()).device
 
 
 def _with_kernel(processor: Any, name: str) -> Any:

@@ -292,7 +292,9 @@ def train_transformer(
         lr=settings.lr,
         steps=settings.image_steps + settings.video_steps,
         checkpoint_minutes=config.checkpoint_minutes,
+        beta2=0.95,
         ema=settings.ema,
+        muon=transformer.blocks,
     )
     transformer.train()
     for step in stage.run():

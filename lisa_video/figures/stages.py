@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lisa_video.errors import UserError
 from lisa_video.figures.config import FiguresConfig
 from lisa_video.figures.dataset import render_clips
 
@@ -77,7 +79,9 @@ def to_pixels(frames: np.ndarray) -> Tensor:
 class Stage:
     """Steps of one training stage with a progress bar, one learning-rate schedule and checkpoints.
 
-    With `ema`, its decay, the weights are averaged: see `take_average`.
+    With `ema`, its decay, the weights are averaged: see `take_average`. The weight matrices in
+    `muon` are trained by Muon (Jordan et al., 2024, with the learning rate of AdamW as in
+    arXiv:2502.16982), all else by AdamW.
     """
 
     def __init__(
@@ -91,20 +95,23 @@ class Stage:
         checkpoint_minutes: float,
         beta2: float = 0.999,
         ema: float | None = None,
+        muon: nn.Module | None = None,
     ) -> None:
         self.name, self.steps, self.modules = name, steps, modules
         self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=lr, betas=(0.9, beta2), weight_decay=0.01
-        )
+        matrices = [] if muon is None else [p for p in muon.parameters() if p.ndim == 2]
+        self.optimizers = _optimizers(self.parameters, matrices, lr, beta2)
         warmup = max(1, min(200, steps // 10))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            lambda step: (
-                min(1.0, (step + 1) / warmup)
-                * (0.5 + 0.5 * float(np.cos(np.pi * min(step / steps, 1))))
-            ),
-        )
+        self.schedules = [
+            torch.optim.lr_scheduler.LambdaLR(
+                optimizer,
+                lambda step: (
+                    min(1.0, (step + 1) / warmup)
+                    * (0.5 + 0.5 * float(np.cos(np.pi * min(step / steps, 1))))
+                ),
+            )
+            for optimizer in self.optimizers
+        ]
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{name}.pt"
         self.log_path = folder / f"{name}.jsonl"
@@ -119,8 +126,9 @@ class Stage:
             state = torch.load(self.path, weights_only=True)
             for key, module in modules.items():
                 module.load_state_dict(state["modules"][key])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load_state_dict(state["schedule"])
+            for parts, name in ((self.optimizers, "optimizers"), (self.schedules, "schedules")):
+                for part, values in zip(parts, state[name], strict=True):
+                    part.load_state_dict(values)
             self.step = state["step"]
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
@@ -140,9 +148,10 @@ class Stage:
     def update(self, loss: Tensor, **figures: float) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.schedule.step()
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            schedule.step()
         if self.average is not None:
             self.average.step(self.parameters)
         if self.step % 20 == 0:
@@ -159,14 +168,30 @@ class Stage:
     def save(self) -> None:
         state = {
             "modules": {key: module.state_dict() for key, module in self.modules.items()},
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
             "step": self.step,
             "average": None if self.average is None else self.average.state_dict(),
         }
         temporary = self.path.with_suffix(".tmp")
         torch.save(state, temporary)
         os.replace(temporary, self.path)
+
+
+def _optimizers(
+    parameters: list[nn.Parameter], matrices: list[nn.Parameter], lr: float, beta2: float
+) -> list[torch.optim.Optimizer]:
+    ids = {id(matrix) for matrix in matrices}
+    others = [parameter for parameter in parameters if id(parameter) not in ids]
+    settings: dict[str, Any] = {"lr": lr, "weight_decay": 0.01}
+    made: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.9, beta2), **settings)]
+    if matrices:
+        if not hasattr(torch.optim, "Muon"):
+            raise UserError(
+                f"this training needs torch 2.9 or newer, for Muon; here is {torch.__version__}"
+            )
+        made.append(torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **settings))
+    return made
 
 
 def autoencoder_loss(
