@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lisa_video.attention import use_attention
 from lisa_video.backbones import load_side_network
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.cli import resolved_yaml
@@ -90,7 +91,10 @@ def load_pipeline(config: GenerateConfig) -> PoseToVideoPipeline:
     side_network = load_side_network(config.side_network)
     cast(side_network, backbone.dtype)
     pipeline = PoseToVideoPipeline.from_backbone(backbone, side_network)
-    return pipeline.to("cuda" if cuda else "cpu")
+    pipeline.to("cuda" if cuda else "cpu")
+    networks = (backbone.main_network, side_network)
+    print(use_attention(config.attention, networks, backbone.dtype, training=False))
+    return pipeline
 
 
 def frame_size(config: GenerateConfig, backbone: VideoBackbone) -> tuple[int, int]:

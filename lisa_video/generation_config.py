@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lisa_video.attention_config import AttentionChoice
 from lisa_video.errors import UserError
 from lisa_video.training.config import BackboneConfig
 
@@ -104,6 +105,8 @@ class GenerateConfig:
     """auto: CUDA where there is a device."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Arithmetic of the networks."""
+    attention: AttentionChoice = "auto"
+    """Attention kernel of backbone and side network, as in training; sage serves here, too."""
 
     def __post_init__(self) -> None:
         if not self.prompt:

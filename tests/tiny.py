@@ -6,6 +6,7 @@ import json
 import string
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import torch
 from diffusers import (
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
-from lisa_video.side_networks.unet import UNetSideNetwork
+from lisa_video.side_networks.base import SideNetwork
 
 TEXT_WIDTH = 32
 TOKENS = 12
 LATENT_CHANNELS = 4
 VAE_FACTOR = 4
+
+AnySideNetwork = TypeVar("AnySideNetwork", bound=SideNetwork)
 
 
 def tiny_unet(**changes: object) -> UNetMotionModel:
@@ -145,12 +148,12 @@ def tiny_checkpoint(folder: Path, backbone: AnimateDiffBackbone | None = None) -
     return folder
 
 
-def awakened(side: UNetSideNetwork, seed: int = 1) -> UNetSideNetwork:
+def awakened(side: AnySideNetwork, seed: int = 1) -> AnySideNetwork:
     """As after some training: its zero projections and pose encoder are no longer 0."""
     torch.manual_seed(seed)
-    for conv in (*side.projections.values(), side.pose_encoder.conv_out):
-        nn.init.normal_(conv.weight, std=0.3)
-        nn.init.normal_(conv.bias, std=0.3)
+    for layer in (*side.projections.values(), side.pose_encoder.conv_out):
+        nn.init.normal_(layer.weight, std=0.3)
+        nn.init.normal_(layer.bias, std=0.3)
     return side
 
 

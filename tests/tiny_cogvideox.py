@@ -16,12 +16,8 @@ from torch import Tensor
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from lisa_video.backbones.cogvideox import CogVideoXBackbone
-from tests.tiny_wan import tiny_t5_tokenizer
+from tests.tiny_wan import LATENT_CHANNELS, TEXT_WIDTH, TOKENS, tiny_t5_tokenizer, wan_inputs
 
-TEXT_WIDTH = 16
-TOKENS = 10
-LATENT_CHANNELS = 4
-VAE_FACTOR = 4
 BLOCKS = 6
 WIDTH = 32
 
@@ -121,13 +117,6 @@ def tiny_cogvideox_checkpoint(folder: Path, backbone: CogVideoXBackbone | None =
 def cogvideox_inputs(
     frames: int = 9, height: int = 6, width: int = 8, batch: int = 2, seed: int = 2
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Noisy latents of so many video frames, timesteps, text states and pose frames."""
-    generator = torch.Generator().manual_seed(seed)
-    latent = (batch, LATENT_CHANNELS, 1 + (frames - 1) // 4, height, width)
-    pixels = (height * VAE_FACTOR, width * VAE_FACTOR)
-    return (
-        torch.randn(latent, generator=generator),
-        torch.randint(1000, (batch,), generator=generator),
-        torch.randn(batch, TOKENS, TEXT_WIDTH, generator=generator),
-        torch.rand(batch, frames, 3, *pixels, generator=generator),
-    )
+    """As Wan's, with whole timesteps."""
+    noisy, timesteps, text, poses = wan_inputs(frames, height, width, batch, seed)
+    return noisy, timesteps.long(), text, poses

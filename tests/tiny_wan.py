@@ -12,11 +12,10 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from lisa_video.backbones.wan import WanBackbone
-from lisa_video.side_networks.transformer import TransformerSideNetwork
 
 TEXT_WIDTH = 16
 TOKENS = 10
@@ -110,15 +109,6 @@ def tiny_wan_checkpoint(folder: Path, backbone: WanBackbone | None = None) -> Pa
     """Save a complete `WanPipeline` folder and return it."""
     wan_pipeline(backbone or tiny_wan()).save_pretrained(folder)
     return folder
-
-
-def awakened_tokens(side: TransformerSideNetwork, seed: int = 1) -> TransformerSideNetwork:
-    """As after some training: its zero projections and pose encoder are no longer 0."""
-    torch.manual_seed(seed)
-    for layer in (*side.projections.values(), side.pose_encoder.conv_out):
-        nn.init.normal_(layer.weight, std=0.3)
-        nn.init.normal_(layer.bias, std=0.3)
-    return side
 
 
 def wan_inputs(

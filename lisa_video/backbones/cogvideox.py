@@ -6,7 +6,6 @@ L tokens of text, D text width.
 
 from __future__ import annotations
 
-from functools import cached_property
 from os import PathLike
 from typing import ClassVar
 
@@ -16,6 +15,7 @@ from diffusers import (
     CogVideoXDPMScheduler,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
+    DiffusionPipeline,
     ModelMixin,
     SchedulerMixin,
 )
@@ -62,7 +62,7 @@ class CogVideoXBackbone(TransformerBackbone):
     }
     prediction_types: ClassVar[tuple[PredictionType, ...]] = ("v_prediction",)
     side_network_class: ClassVar[type[TransformerSideNetwork]] = CogVideoXSideNetwork
-    text_tokens: int
+    pipeline_class: ClassVar[type[DiffusionPipeline]] = CogVideoXPipeline
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class CogVideoXBackbone(TransformerBackbone):
         return backbone
 
     def _check_parts(self) -> None:
-        config, vae = self.main_network.config, self.vae
+        config = self.main_network.config
         if config.patch_size_t is not None:
             raise UserError(
                 f"patches of {config.patch_size_t} latent frames (CogVideoX 1.5): only "
@@ -116,16 +116,7 @@ class CogVideoXBackbone(TransformerBackbone):
                 "this transformer wants an offset (ofs): it is one of image-to-video, and only "
                 "text-to-video fits"
             )
-        if config.in_channels != config.out_channels:
-            raise UserError(
-                f"this transformer takes {config.in_channels} channels and makes "
-                f"{config.out_channels}: it is one of image-to-video, and only text-to-video fits"
-            )
-        if config.in_channels != vae.config.latent_channels:
-            raise UserError(
-                f"the transformer takes {config.in_channels} channels and the VAE makes "
-                f"{vae.config.latent_channels}: they are not of one checkpoint"
-            )
+        super()._check_parts()
 
     @property
     def patch_size(self) -> int:
@@ -156,41 +147,20 @@ class CogVideoXBackbone(TransformerBackbone):
         """Positions turn queries and keys (5B), and are not added to the tokens (2B)."""
         return bool(self.main_network.config.use_rotary_positional_embeddings)
 
-    @cached_property
-    def _pipeline(self) -> CogVideoXPipeline:
-        """diffusers' own pipeline over the same parts, for what it computes around the models."""
-        return CogVideoXPipeline(
-            self.tokenizer, self.text_encoder, self.vae, self.main_network, self.scheduler
-        )
+    # Pixels and latents. The VAE's `invert_scale_latents` is about the image that image-to-video
+    # starts from, and changes nothing here.
 
-    # Pixels, latents and text.
+    @property
+    def _vae_channels(self) -> int:
+        return int(self.vae.config.latent_channels)
 
-    @torch.no_grad()
-    def encode_video(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """As the base has it. The VAE's `invert_scale_latents` is about the image that
-        image-to-video starts from, and changes nothing here."""
-        video = rearrange(pixels, "b f c h w -> b c f h w").to(self.vae.device, self.vae.dtype)
-        posterior = self.vae.encode(video).latent_dist
-        latents = posterior.mode() if generator is None else posterior.sample(generator)
+    def _scaled(self, latents: Tensor) -> Tensor:
         scaled: Tensor = latents * self.vae.config.scaling_factor
         return scaled
 
-    @torch.no_grad()
-    def decode_video(self, latents: Tensor) -> Tensor:
-        scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
-        video = self.vae.decode(scaled).sample
-        return rearrange(video.float(), "b c f h w -> b f c h w").clamp(-1, 1)
-
-    @torch.no_grad()
-    def encode_text(self, prompts: list[str]) -> Tensor:
-        """As `CogVideoXPipeline` encodes them: padding is encoded like text."""
-        text: Tensor = self._pipeline.encode_prompt(
-            prompts,
-            do_classifier_free_guidance=False,
-            max_sequence_length=self.text_tokens,
-            device=self.text_encoder.device,
-        )[0]
-        return text
+    def _unscaled(self, latents: Tensor) -> Tensor:
+        unscaled: Tensor = latents / self.vae.config.scaling_factor
+        return unscaled
 
     # Predictions.
 

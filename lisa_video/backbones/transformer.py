@@ -12,12 +12,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
+from diffusers import DiffusionPipeline
+from einops import rearrange
 from torch import Tensor, nn
 
 from lisa_video.backbones.base import VideoBackbone
+from lisa_video.errors import UserError
 from lisa_video.injection import InjectionPoint, SideResiduals, block_points
 from lisa_video.side_networks.base import SideOutput
 from lisa_video.side_networks.transformer import (
@@ -31,12 +35,29 @@ class TransformerBackbone(VideoBackbone):
     """A frozen video transformer whose VAE makes 1 + k latent frames of 1 + 4k video frames."""
 
     side_network_class: ClassVar[type[TransformerSideNetwork]]
+    pipeline_class: ClassVar[type[DiffusionPipeline]]
+    """diffusers' own pipeline of such checkpoints."""
     frames_per_latent: ClassVar[int] = 4
+    text_tokens: int
+    """L, the length that prompts are padded to."""
 
     @property
     @abstractmethod
     def patch_size(self) -> int:
         """Latent cells along each side of a token's patch."""
+
+    @property
+    @abstractmethod
+    def _vae_channels(self) -> int:
+        """Channels that the VAE makes."""
+
+    @abstractmethod
+    def _scaled(self, latents: Tensor) -> Tensor:
+        """Latents of the VAE as the transformer takes them."""
+
+    @abstractmethod
+    def _unscaled(self, latents: Tensor) -> Tensor:
+        """The inverse of `_scaled`."""
 
     @abstractmethod
     def _forward(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
@@ -65,6 +86,55 @@ class TransformerBackbone(VideoBackbone):
         width = self.layout.width(self.main_network.config)
         return block_points(len(self.blocks), width, self.patch_size)
 
+    def _check_parts(self) -> None:
+        config = self.main_network.config
+        if config.in_channels != config.out_channels:
+            raise UserError(
+                f"this transformer takes {config.in_channels} channels and makes "
+                f"{config.out_channels}: it is one of image-to-video, and only text-to-video fits"
+            )
+        if config.in_channels != self._vae_channels:
+            raise UserError(
+                f"the transformer takes {config.in_channels} channels and the VAE makes "
+                f"{self._vae_channels}: they are not of one checkpoint"
+            )
+
+    # Pixels, latents and text.
+
+    @torch.no_grad()
+    def encode_video(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        video = rearrange(pixels, "b f c h w -> b c f h w").to(self.vae.device, self.vae.dtype)
+        posterior = self.vae.encode(video).latent_dist
+        return self._scaled(posterior.mode() if generator is None else posterior.sample(generator))
+
+    @torch.no_grad()
+    def decode_video(self, latents: Tensor) -> Tensor:
+        video = self.vae.decode(self._unscaled(latents).to(self.vae.dtype)).sample
+        return rearrange(video.float(), "b c f h w -> b f c h w").clamp(-1, 1)
+
+    @torch.no_grad()
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """As diffusers' pipeline encodes them: Wan has zeros after a prompt's end, CogVideoX what
+        the text encoder makes of padding."""
+        text: Tensor = self._pipeline.encode_prompt(
+            prompts,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.text_tokens,
+            device=self.text_encoder.device,
+        )[0]
+        return text
+
+    @cached_property
+    def _pipeline(self) -> DiffusionPipeline:
+        """diffusers' pipeline over the same parts, for what it computes around the models."""
+        return self.pipeline_class(
+            tokenizer=self.tokenizer,
+            text_encoder=self.text_encoder,
+            vae=self.vae,
+            transformer=self.main_network,
+            scheduler=self.scheduler,
+        )
+
     # Predictions.
 
     def predict(
@@ -88,7 +158,7 @@ class TransformerBackbone(VideoBackbone):
         with torch.no_grad(), self._wrapped({first: noted}):
             prior = self._forward(noisy, timesteps, text)
         handed_on: dict[int, nn.Module] = {
-            index: _HandedOn(noted.states, self.layout) for index in range(first + 1)
+            index: _HandedOn(noted.states) for index in range(first + 1)
         }
         with self._wrapped(handed_on | self._controlled(residuals, handed_on)):
             return self._forward(noisy, timesteps, text), prior
@@ -176,7 +246,7 @@ class _Noted(nn.Module):
 class _HandedOn(nn.Module):
     """What a block gave back in an earlier forward, in its place."""
 
-    def __init__(self, states: Mapping[str, Tensor], layout: BlockLayout) -> None:
+    def __init__(self, states: Mapping[str, Tensor]) -> None:
         super().__init__()
         values = tuple(states.values())
         self.output = values if len(values) > 1 else values[0]

@@ -10,7 +10,7 @@ from os import PathLike
 from typing import ClassVar
 
 import torch
-from diffusers import ModelMixin, WanPipeline, WanTransformer3DModel
+from diffusers import DiffusionPipeline, ModelMixin, WanPipeline, WanTransformer3DModel
 from einops import rearrange
 from torch import Tensor
 from typing_extensions import Self
@@ -54,6 +54,7 @@ class WanBackbone(TransformerBackbone):
     }
     prediction_types: ClassVar[tuple[PredictionType, ...]] = ("flow",)
     side_network_class: ClassVar[type[TransformerSideNetwork]] = WanSideNetwork
+    pipeline_class: ClassVar[type[DiffusionPipeline]] = WanPipeline
     text_tokens: int = TEXT_TOKENS
 
     @classmethod
@@ -81,20 +82,10 @@ class WanBackbone(TransformerBackbone):
         return backbone
 
     def _check_parts(self) -> None:
-        config, vae = self.main_network.config, self.vae
-        if config.in_channels != config.out_channels:
-            raise UserError(
-                f"this transformer takes {config.in_channels} channels and makes "
-                f"{config.out_channels}: it is one of image-to-video, and only text-to-video fits"
-            )
-        if config.in_channels != vae.config.z_dim:
-            raise UserError(
-                f"the transformer takes {config.in_channels} channels and the VAE makes "
-                f"{vae.config.z_dim}: they are not of one checkpoint"
-            )
-        frames, height, width = config.patch_size
+        super()._check_parts()
+        frames, height, width = patch = self.main_network.config.patch_size
         if frames != 1 or height != width:
-            raise UserError(f"patches of {tuple(config.patch_size)}: only (1, n, n) fits")
+            raise UserError(f"patches of {tuple(patch)}: only (1, n, n) fits")
 
     @property
     def patch_size(self) -> int:
@@ -113,22 +104,19 @@ class WanBackbone(TransformerBackbone):
         """Most frames that rotary positions are made for."""
         return 1 + self.frames_per_latent * (self.main_network.config.rope_max_seq_len - 1)
 
-    # Pixels, latents and text.
+    # Pixels and latents.
 
-    @torch.no_grad()
-    def encode_video(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        video = rearrange(pixels, "b f c h w -> b c f h w").to(self.vae.device, self.vae.dtype)
-        posterior = self.vae.encode(video).latent_dist
-        latents = posterior.mode() if generator is None else posterior.sample(generator)
-        mean, std = self._latent_statistics(latents)
-        normalised: Tensor = (latents - mean) / std
-        return normalised
+    @property
+    def _vae_channels(self) -> int:
+        return int(self.vae.config.z_dim)
 
-    @torch.no_grad()
-    def decode_video(self, latents: Tensor) -> Tensor:
+    def _scaled(self, latents: Tensor) -> Tensor:
         mean, std = self._latent_statistics(latents)
-        video = self.vae.decode((latents * std + mean).to(self.vae.dtype)).sample
-        return rearrange(video.float(), "b c f h w -> b f c h w").clamp(-1, 1)
+        return (latents - mean) / std
+
+    def _unscaled(self, latents: Tensor) -> Tensor:
+        mean, std = self._latent_statistics(latents)
+        return latents * std + mean
 
     def _latent_statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each latent channel, (1, C, 1, 1, 1)."""
@@ -138,18 +126,6 @@ class WanBackbone(TransformerBackbone):
             for values in (config.latents_mean, config.latents_std)
         )
         return mean, std
-
-    @torch.no_grad()
-    def encode_text(self, prompts: list[str]) -> Tensor:
-        """As `WanPipeline` encodes them: after the prompt's end there are zeros."""
-        pipeline = WanPipeline(self.tokenizer, self.text_encoder, self.vae, self.scheduler)
-        text: Tensor = pipeline.encode_prompt(
-            prompts,
-            do_classifier_free_guidance=False,
-            max_sequence_length=self.text_tokens,
-            device=self.text_encoder.device,
-        )[0]
-        return text
 
     # Predictions.
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from lisa_video.benchmarks.config import (
+    AttentionBenchmarkConfig,
     ExtractBenchmarkConfig,
     FvdBenchmarkConfig,
     ManifestBenchmarkConfig,
@@ -33,6 +34,7 @@ class Benchmark:
 BENCHMARKS = {
     "step": Benchmark(StepBenchmarkConfig, "lisa_video.benchmarks.step"),
     "parameters": Benchmark(ParametersBenchmarkConfig, "lisa_video.benchmarks.parameters"),
+    "attention": Benchmark(AttentionBenchmarkConfig, "lisa_video.benchmarks.attention"),
     "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),
     "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
     "manifest": Benchmark(ManifestBenchmarkConfig, "lisa_video.benchmarks.manifest"),

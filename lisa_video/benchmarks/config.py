@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lisa_video.attention_config import AttentionChoice
 from lisa_video.errors import UserError
-from lisa_video.training.config import BackboneConfig
+from lisa_video.training.config import BackboneConfig, Precision
 
 EMBEDDED_BACKBONE = "data/embedded/animatediff/backbone"
 REAL_TRAININGS = (
@@ -37,6 +38,10 @@ class StepBenchmarkConfig:
     """Frames per clip."""
     size: tuple[int, int] = (64, 64)
     """Width and height in pixels."""
+    attention: AttentionChoice = "auto"
+    """Attention kernel, as in training."""
+    mixed_precision: Precision = "no"
+    """Arithmetic of the networks, as in training."""
     repeats: int = 15
     """Timed steps of each variant; the variants take turns."""
     warm_up: int = 2
@@ -52,6 +57,48 @@ class StepBenchmarkConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "frames", "repeats"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("warm_up", "threads"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)}: must not be negative")
+
+
+@dataclass(frozen=True)
+class AttentionBenchmarkConfig:
+    """Time and memory of a plain training step by attention kernel, frames and size."""
+
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(EMBEDDED_BACKBONE))
+    """The frozen main network."""
+    kernels: list[AttentionChoice] = field(default_factory=list)
+    """Kernels to compare; empty: all that run on the device."""
+    frames: list[int] = field(default_factory=lambda: [8, 16])
+    """Frames per clip, each with every size."""
+    sizes: list[tuple[int, int]] = field(default_factory=lambda: [(64, 64), (128, 128)])
+    """Widths and heights in pixels."""
+    batch_size: int = 1
+    """Clips per step."""
+    mixed_precision: Precision = "no"
+    """Arithmetic of the networks."""
+    repeats: int = 5
+    """Timed steps of each kernel; the kernels take turns."""
+    warm_up: int = 1
+    """Steps of each kernel before that, untimed."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: CUDA where there is a device."""
+    threads: int = 0
+    """Torch threads on the CPU; 0 takes torch's default."""
+    seed: int = 0
+    """Seed of weights and inputs."""
+    json: Path | None = None
+    """File for the result as JSON; must not exist."""
+
+    def __post_init__(self) -> None:
+        if "auto" in self.kernels:
+            raise UserError("kernels: auto is no kernel; name kernels, or leave the list empty")
+        if not self.frames or not self.sizes:
+            raise UserError("frames and sizes must not be empty")
+        for name in ("batch_size", "repeats"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("warm_up", "threads"):

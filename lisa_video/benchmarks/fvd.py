@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lisa_video.benchmarks.config import FvdBenchmarkConfig
-from lisa_video.benchmarks.measure import interleaved_medians
+from lisa_video.benchmarks.measure import chosen_device, interleaved_medians
 from lisa_video.errors import UserError
 from lisa_video.metrics.extractors import I3D_NAME
 from lisa_video.metrics.frechet import sample_distance
@@ -84,8 +84,7 @@ def check(config: FvdBenchmarkConfig) -> None:
     """Raises UserError for the output file, the device or the network."""
     if config.json is not None:
         check_new_file(config.json)
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda: torch finds no CUDA device here; use cpu or auto")
+    chosen_device(config.device)
     if config.network != I3D_NAME and not Path(config.network).is_file():
         raise UserError(f"{config.network}: no such network")
 
@@ -95,7 +94,10 @@ def run(config: FvdBenchmarkConfig) -> None:
     costs = measure_costs(config)
     print(format_costs(costs))
     if config.json is not None:
-        details = {"device": _device(config).type, "versions": package_versions("torch", "scipy")}
+        details = {
+            "device": chosen_device(config.device).type,
+            "versions": package_versions("torch", "scipy"),
+        }
         write_json(config.json, costs.to_json() | details)
 
 
@@ -104,7 +106,7 @@ def measure_costs(config: FvdBenchmarkConfig) -> FvdCosts:
     if config.threads:
         torch.set_num_threads(config.threads)
     path = published_weights() if config.network == I3D_NAME else Path(config.network)
-    device = _device(config)
+    device = chosen_device(config.device)
     networks = {variant: _network(path, variant, device) for variant in VARIANTS}
     generator = torch.Generator().manual_seed(config.seed)
     clips = torch.rand((config.batch_size, 3, config.frames, SIDE, SIDE), generator=generator)
@@ -230,9 +232,3 @@ def _distance_by_sqrtm(first: NDArray[np.float64], second: NDArray[np.float64]) 
     root = scipy.linalg.sqrtm(covariances[0] @ covariances[1])
     apart = first.mean(0) - second.mean(0)
     return float(apart @ apart + np.trace(covariances[0] + covariances[1] - 2 * root).real)
-
-
-def _device(config: FvdBenchmarkConfig) -> torch.device:
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)

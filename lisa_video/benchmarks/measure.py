@@ -10,6 +10,8 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 from tqdm import tqdm
 
+from lisa_video.errors import UserError
+
 MIB = 2**20
 
 
@@ -58,6 +60,15 @@ def peak_memory_mb(device: torch.device) -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / MIB if sys.platform == "darwin" else peak / 1024
+
+
+def chosen_device(name: str) -> torch.device:
+    """Of "auto", CUDA where there is a device, "cpu" or "cuda"; UserError where there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: torch finds no CUDA device here; use cpu or auto")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
 
 
 def _seconds(step: Callable[[], object], device: torch.device) -> float:

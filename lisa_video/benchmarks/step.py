@@ -20,9 +20,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lisa_video.attention import use_attention
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.benchmarks.config import StepBenchmarkConfig
-from lisa_video.benchmarks.measure import in_fresh_processes, interleaved_medians, peak_memory_mb
+from lisa_video.benchmarks.measure import (
+    chosen_device,
+    in_fresh_processes,
+    interleaved_medians,
+    peak_memory_mb,
+)
 from lisa_video.decoder import new_decoder
 from lisa_video.errors import UserError
 from lisa_video.injection import SideResiduals, chosen_points
@@ -35,7 +41,7 @@ from lisa_video.training.losses import (
     noise_latents,
     training_losses,
 )
-from lisa_video.training.setup import open_backbone
+from lisa_video.training.setup import DTYPES, open_backbone
 
 Variant = Literal["plain", "lisa", "lisa_two_forwards"]
 VARIANTS: tuple[Variant, ...] = ("plain", "lisa", "lisa_two_forwards")
@@ -89,9 +95,7 @@ def check(config: StepBenchmarkConfig) -> None:
     """Raises UserError for the output file, the device, the backbone, the tap or the size."""
     if config.json is not None:
         check_new_file(config.json)
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda: torch finds no CUDA device here; use cpu or auto")
-    backbone = _load(config)
+    backbone = load_on_device(config)
     backbone.check_frames(config.frames)
     backbone.check_size(config.size)
     names = chosen_points(config.injection, backbone.injection_points)
@@ -102,7 +106,7 @@ def check(config: StepBenchmarkConfig) -> None:
 def run(config: StepBenchmarkConfig) -> None:
     """Measure, print the table and write the JSON file."""
     costs = measure_costs(config)
-    device = _device(config)
+    device = chosen_device(config.device)
     print(format_costs(costs))
     print(
         f"{config.batch_size} clips of {config.frames} frames, {config.size[0]}x{config.size[1]} "
@@ -118,7 +122,7 @@ def measure_costs(config: StepBenchmarkConfig) -> StepCosts:
     peak = in_fresh_processes(partial(measure_peak_mb, config), VARIANTS, __name__)
     if config.threads:
         torch.set_num_threads(config.threads)
-    backbone = _load(config)
+    backbone = load_on_device(config)
     steps: dict[str, Callable[[], object]] = {
         variant: build_step(config, backbone, variant) for variant in VARIANTS
     }
@@ -130,7 +134,7 @@ def measure_peak_mb(config: StepBenchmarkConfig, variant: Variant) -> float:
     """Peak memory in MiB of this process, which should have done nothing before."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    backbone = _load(config)
+    backbone = load_on_device(config)
     step = build_step(config, backbone, variant)
     for _ in range(MEMORY_STEPS):
         step()
@@ -146,6 +150,8 @@ def build_step(
         taps=[config.tap] if variant != "plain" else [],
         seed=config.seed,
     )
+    dtype = DTYPES[config.mixed_precision]
+    use_attention(config.attention, (backbone.main_network, side_network), dtype, training=True)
     trained = list(side_network.parameters())
     lisa = None
     if variant != "plain":
@@ -158,7 +164,8 @@ def build_step(
     noised, conditions = _inputs(config, backbone)
 
     def step() -> LossTerms:
-        terms = training_losses(backbone, side_network, noised, conditions, lisa)
+        with torch.autocast(backbone.device.type, dtype, enabled=dtype != torch.float32):
+            terms = training_losses(backbone, side_network, noised, conditions, lisa)
         terms.total.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -211,11 +218,7 @@ def _inputs(
     return noise_latents(backbone, latents, noise, timesteps), conditions
 
 
-def _load(config: StepBenchmarkConfig) -> VideoBackbone:
-    return open_backbone(config.backbone).to(_device(config))
-
-
-def _device(config: StepBenchmarkConfig) -> torch.device:
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)
+def load_on_device(config: StepBenchmarkConfig) -> VideoBackbone:
+    """The backbone in the arithmetic and on the device asked for."""
+    backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
+    return backbone.to(chosen_device(config.device))

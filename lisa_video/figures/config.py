@@ -123,8 +123,11 @@ class WanVaeConfig:
     weights in use."""
     lr: float = 1.5e-3
     """Peak learning rate of AdamW on single frames; warm-up, then cosine to zero."""
-    video_lr: float = 2e-4
-    """The same on clips; at the first one they would undo what single frames have taught."""
+    video_lr: float = 8e-4
+    """The same on clips."""
+    motion_weight: float = 8.0
+    """How much more an error weighs where a pixel is far from its mean over the clip: without it,
+    the frames of a latent frame become their mean."""
     kl_weight: float = 1e-5
     """Weight of the KL term, averaged over latent elements, beside the mean squared error."""
 

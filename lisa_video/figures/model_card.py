@@ -62,8 +62,8 @@ def draw_samples(pipeline: DiffusionPipeline, frames: int, size: int, path: Path
 
 def _last_losses(path: Path, parts: int = 1) -> str:
     """Mean of the logged losses in the last `parts` tenths of the steps, tenth by tenth."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    tenths = np.array_split([row["loss"] for row in rows], 10)[-parts:]
+    logged = [json.loads(line)["loss"] for line in path.read_text().splitlines()]
+    tenths = np.array_split(logged, min(10, len(logged)))[-parts:]
     return ", ".join(f"{losses.mean():.4f}" for losses in tenths)
 
 
@@ -148,8 +148,9 @@ video = pipeline(
 | `AutoencoderKLWan`, {vae.latent_channels} channels, /4 in space and time | {vae.image_steps} on {vae.images} single frames, then {vae.video_steps} | {vae.batch_size} clips x {vae.frames} frames | {vae_loss} (squared error of pixels in [-1, 1] + 0.1 absolute error + {vae.kl_weight:g} KL) |
 | `WanTransformer3DModel`, {transformer.layers} blocks of width {width}, and `UMT5EncoderModel` | {transformer.image_steps} on single latent frames, then {transformer.video_steps} | {transformer.batch_size} clips x {transformer.frames} frames | {losses} (flow matching, timestep shift {transformer.timestep_shift:g}) |
 
-AdamW, warm-up and cosine; captions dropped with probability {transformer.text_dropout:g} for classifier-free guidance; the averaged weights (decay
-{transformer.ema:g}) are the ones saved. Training clips have {transformer.frames} frames; captions were padded to {" or ".join(map(str, sorted(set(transformer.text_tokens))))} tokens.
+Muon for the matrices of the blocks, AdamW for all else, warm-up and cosine; captions dropped with probability {transformer.text_dropout:g} for
+classifier-free guidance; the averaged weights (decay {transformer.ema:g}) are the ones saved. The VAE's clips weigh errors up to {1 + vae.motion_weight:g} times
+where a pixel moves. Training clips have {transformer.frames} frames; captions were padded to {" or ".join(map(str, sorted(set(transformer.text_tokens))))} tokens.
 
 {_samples("Euler")}"""
 

@@ -19,7 +19,6 @@ from diffusers import (
     MotionAdapter,
     UNetMotionModel,
 )
-from diffusers.training_utils import EMAModel
 from einops import rearrange, repeat
 from torch import Tensor
 from tqdm import tqdm
@@ -29,6 +28,7 @@ from lisa_video.figures.config import PretrainConfig, UNetConfig, VaeConfig
 from lisa_video.figures.stages import (
     FigureFrames,
     Stage,
+    autoencoder_loss,
     rendered_figures,
     save_pipeline,
     step_generator,
@@ -74,11 +74,7 @@ def build_vae(config: VaeConfig, size: int) -> AutoencoderKL:
 
 
 def train_vae(config: PretrainConfig, figures: FigureFrames) -> AutoencoderKL:
-    """Reconstruct single frames: squared error, some absolute error, and a weak KL term.
-
-    Squared error leads: under absolute error alone the walls, most of every picture, outweigh the
-    figure, and thin limbs stay blurred for thousands of steps.
-    """
+    """Reconstruct single frames, and note the latents' scale in the VAE's configuration."""
     torch.manual_seed(config.seed)
     vae = build_vae(config.vae, config.figures.size)
     stage = Stage(
@@ -97,10 +93,8 @@ def train_vae(config: PretrainConfig, figures: FigureFrames) -> AutoencoderKL:
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(pixels).latent_dist
             decoded = vae.decode(posterior.sample(generator)).sample.float()
-        squared, absolute = F.mse_loss(decoded, pixels), F.l1_loss(decoded, pixels)
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
-        loss = squared + 0.1 * absolute + config.vae.kl_weight * kl
-        stage.update(loss, squared=squared.item(), kl=kl.item())
+        loss, terms = autoencoder_loss(posterior, decoded, pixels, config.vae.kl_weight)
+        stage.update(loss, **terms)
     vae.eval().requires_grad_(False)
     sample = to_pixels(figures.frames[:: max(1, clips // 64), 0])
     std = vae.encode(sample).latent_dist.mean.std().item()
@@ -228,10 +222,8 @@ def train_unet(
         lr=settings.lr,
         steps=settings.image_steps + settings.video_steps,
         checkpoint_minutes=config.checkpoint_minutes,
+        ema=settings.ema,
     )
-    average = EMAModel(stage.parameters, decay=settings.ema, use_ema_warmup=True, power=0.75)
-    if stage.extra:
-        average.load_state_dict(stage.extra)
     unet.train()
     for step in stage.run():
         generator = step_generator(config.seed, 2, step)
@@ -248,9 +240,7 @@ def train_unet(
             add_noise(clean, noise, a, s), timesteps, repeat(text, "b l d -> (b f) l d", f=frames)
         ).sample
         stage.update(F.mse_loss(predicted, target))
-        average.step(stage.parameters)
-        stage.extra = average.state_dict()
-    average.copy_to(stage.parameters)
+    stage.take_average()
     return save_checkpoint(
         config.output / "backbone", vae, text_encoder, tokenizer, unet, scheduler
     )

@@ -22,7 +22,6 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
-from diffusers.training_utils import EMAModel
 from einops import rearrange
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -32,6 +31,7 @@ from lisa_video.figures.config import PretrainWanConfig, WanTransformerConfig, W
 from lisa_video.figures.stages import (
     FigureFrames,
     Stage,
+    autoencoder_loss,
     rendered_figures,
     save_pipeline,
     step_generator,
@@ -81,10 +81,11 @@ def build_vae(config: WanVaeConfig) -> AutoencoderKLWan:
 
 @torch.no_grad()
 def _start_as_image_model(vae: AutoencoderKLWan) -> None:
-    """Kaiming weights on the newest frame alone, and time resampling that averages and repeats.
+    """Kaiming weights on the newest frame alone; time resampling that keeps still pictures.
 
     From torch's own start, whose signal fades with every layer, a thousand steps reconstruct less
-    than a hundred do from here; and what single frames teach serves videos unchanged.
+    than a hundred do from here; and what single frames teach serves videos unchanged. Of two frames
+    that become one, half of the channels come from each: from their mean it learns no motion.
     """
     for module in vae.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
@@ -98,7 +99,7 @@ def _start_as_image_model(vae: AutoencoderKLWan) -> None:
             weight = nn.init.zeros_(module.time_conv.weight)  # (channels out, in, 3, 1, 1)
             same = rearrange(torch.eye(weight.shape[1]), "o i -> o i 1 1")
             if len(weight) == len(same):
-                weight[:, :, -2:] = rearrange(same / 2, "o i h w -> o i 1 h w")
+                weight[::2, :, -1], weight[1::2, :, -2] = same[::2], same[1::2]
             else:
                 weight[:, :, -1] = torch.cat([same, same])
 
@@ -107,17 +108,32 @@ def train_vae(config: PretrainWanConfig, figures: FigureFrames) -> AutoencoderKL
     """Reconstruct frames, then clips, and note the latents' mean and deviation in the VAE's
     configuration.
 
-    The loss is that of the image VAE: squared error leads, see `pretraining.train_vae`. Each of the
-    two has an optimizer of its own: weights of older frames have no gradient before the clips, and
-    would be thrown about by an Adam that has seen none.
+    Each of the two has an optimizer of its own: weights of older frames have no gradient before the
+    clips, and would be thrown about by an Adam that has seen none. Where a picture moves, errors
+    weigh more.
     """
     settings = config.vae
     torch.manual_seed(config.seed)
     vae = build_vae(settings)
-    images = _stage(config, "vae_images", vae, settings.lr, settings.image_steps)
+    minutes, frames = config.checkpoint_minutes, settings.frames
+    images = Stage(
+        "vae_images",
+        config.output,
+        {"vae": vae},
+        lr=settings.lr,
+        steps=settings.image_steps,
+        checkpoint_minutes=minutes,
+    )
     _train_on_windows(config, images, vae, figures, frames=1, batch=settings.images)
-    videos = _stage(config, "vae", vae, settings.video_lr, settings.video_steps)
-    frames = settings.frames
+    videos = Stage(
+        "vae",
+        config.output,
+        {"vae": vae},
+        lr=settings.video_lr,
+        steps=settings.video_steps,
+        checkpoint_minutes=minutes,
+        beta2=0.99,
+    )
     _train_on_windows(config, videos, vae, figures, frames=frames, batch=settings.batch_size)
     vae.eval().requires_grad_(False)
     sample = figures.frames[:: max(1, len(figures.frames) // 64), :frames]
@@ -127,13 +143,6 @@ def train_vae(config: PretrainWanConfig, figures: FigureFrames) -> AutoencoderKL
         latents_std=latents.std(dim=(0, 2, 3, 4)).tolist(),
     )
     return vae
-
-
-def _stage(
-    config: PretrainWanConfig, name: str, vae: AutoencoderKLWan, lr: float, steps: int
-) -> Stage:
-    minutes = config.checkpoint_minutes
-    return Stage(name, config.output, {"vae": vae}, lr=lr, steps=steps, checkpoint_minutes=minutes)
 
 
 def _train_on_windows(
@@ -156,10 +165,15 @@ def _train_on_windows(
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(pixels).latent_dist
             decoded = vae.decode(posterior.sample(generator)).sample.float()
-        squared, absolute = F.mse_loss(decoded, pixels), F.l1_loss(decoded, pixels)
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
-        loss = squared + 0.1 * absolute + config.vae.kl_weight * kl
-        stage.update(loss, squared=squared.item(), kl=kl.item())
+        weights = 1 + config.vae.motion_weight * _motion(pixels)
+        loss, terms = autoencoder_loss(posterior, decoded, pixels, config.vae.kl_weight, weights)
+        stage.update(loss, **terms)
+
+
+def _motion(pixels: Tensor) -> Tensor:
+    """How far each pixel is from its mean over the frames: (B, 1, F, H, W) in [0, 1]."""
+    away = (pixels - pixels.mean(dim=2, keepdim=True)).abs()
+    return away.mean(dim=1, keepdim=True).clamp(max=1)
 
 
 def _video(frames: np.ndarray) -> Tensor:
@@ -278,10 +292,10 @@ def train_transformer(
         lr=settings.lr,
         steps=settings.image_steps + settings.video_steps,
         checkpoint_minutes=config.checkpoint_minutes,
+        beta2=0.95,
+        ema=settings.ema,
+        muon=transformer.blocks,
     )
-    average = EMAModel(stage.parameters, decay=settings.ema, use_ema_warmup=True, power=0.75)
-    if stage.extra:
-        average.load_state_dict(stage.extra)
     transformer.train()
     for step in stage.run():
         generator = step_generator(config.seed, 2, step)
@@ -293,15 +307,13 @@ def train_transformer(
             int(torch.randint(len(settings.text_tokens), (1,), generator=generator))
         ]
         mask = tokens.attention_mask[rows]
-        text = text_encoder(tokens.input_ids[rows], mask).last_hidden_state * mask[..., None]
-        text = F.pad(text, (0, 0, 0, length - text.shape[1]))
-        predicted = transformer(
-            add_noise(clean, noise, 1 - u, u), u.flatten() * _TRAIN_TIMESTEPS, text
-        ).sample
+        with torch.autocast("cpu", torch.bfloat16):
+            text = text_encoder(tokens.input_ids[rows], mask).last_hidden_state * mask[..., None]
+            text = F.pad(text, (0, 0, 0, length - text.shape[1]))
+            noisy = add_noise(clean, noise, 1 - u, u)
+            predicted = transformer(noisy, u.flatten() * _TRAIN_TIMESTEPS, text).sample.float()
         stage.update(F.mse_loss(predicted, regression_target("flow", clean, noise, 1 - u, u)))
-        average.step(stage.parameters)
-        stage.extra = average.state_dict()
-    average.copy_to(stage.parameters)
+    stage.take_average()
     pipeline = WanPipeline(
         tokenizer=tokenizer,
         text_encoder=text_encoder.eval(),

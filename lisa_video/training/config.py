@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lisa_video.attention_config import AttentionChoice
 from lisa_video.errors import UserError
 
 Objective = Literal["plain", "lisa"]
@@ -205,6 +206,9 @@ class TrainConfig:
     """Share of clips whose poses are withheld: black pose frames, and no alignment loss."""
     mixed_precision: Precision = "no"
     """Arithmetic of the networks; trained weights stay float32, the backbone is stored in it."""
+    attention: AttentionChoice = "auto"
+    """Attention kernel of backbone and side network; the one chosen is printed. auto: on CUDA the
+    first of flash, xformers and sdpa that runs, elsewhere sdpa, torch's own choice."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     log_every: int = 10

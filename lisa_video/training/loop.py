@@ -49,6 +49,7 @@ from lisa_video.training.setup import (
     DTYPES,
     build_probe,
     check_precision,
+    choose_attention,
     open_backbone,
     open_dataset,
     start_networks,
@@ -104,6 +105,9 @@ def train(
     # Networks, and what makes them move.
     networks = start_networks(config, backbone, checkpoint)
     side, decoder = networks.side_network, networks.decoder
+    kernel = choose_attention(config, backbone, side)
+    if accelerator.is_main_process:
+        print(kernel)
     if accelerator.is_main_process and side.taken_over is not None:
         print(*side.taken_over.lines(), sep="\n")
     trained: list[nn.Module] = [side] if decoder is None else [side, decoder]

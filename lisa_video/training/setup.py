@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from lisa_video.attention import use_attention
 from lisa_video.backbones import load_backbone
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.dataset import ClipDataset, collate
@@ -40,13 +41,20 @@ def check_training(config: TrainConfig) -> None:
     open_dataset(config, backbone, config.data.split).check()
     if config.probe.every:
         open_probe_dataset(config, backbone).check()
-    start_networks(config, backbone, latest_checkpoint(config.output))
+    networks = start_networks(config, backbone, latest_checkpoint(config.output))
+    choose_attention(config, backbone, networks.side_network)
 
 
 def check_precision(config: TrainConfig) -> None:
     """Raise UserError where this machine cannot train in `mixed_precision`."""
     if config.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise UserError("mixed_precision=fp16: needs a GPU; this machine can train in no or bf16")
+
+
+def choose_attention(config: TrainConfig, backbone: VideoBackbone, side: SideNetwork) -> str:
+    """Set the attention kernel of both networks and say which it is; UserError as `use_attention`."""
+    dtype = DTYPES[config.mixed_precision]
+    return use_attention(config.attention, (backbone.main_network, side), dtype, training=True)
 
 
 def open_backbone(settings: BackboneConfig, dtype: torch.dtype = torch.float32) -> VideoBackbone:

@@ -24,9 +24,9 @@ from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.predictions import add_noise
 from lisa_video.training.losses import Conditions, LisaObjective, noise_latents, training_losses
 from lisa_video.validation.config import FRAME_STEPS
+from tests.tiny import awakened
 from tests.tiny_cogvideox import (
     BLOCKS,
-    TOKENS,
     WIDTH,
     cogvideox_inputs,
     cogvideox_pipeline,
@@ -37,7 +37,7 @@ from tests.tiny_cogvideox import (
     tiny_cogvideox_vae,
     tiny_t5,
 )
-from tests.tiny_wan import awakened_tokens, tiny_t5_tokenizer
+from tests.tiny_wan import TOKENS, tiny_t5_tokenizer
 
 ROTARY = {"use_rotary_positional_embeddings": True}
 SIZES = [(1, 6, 8), (9, 4, 10), (17, 6, 8)]
@@ -55,7 +55,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def awake_side(backbone: CogVideoXBackbone, **settings: object) -> CogVideoXSideNetwork:
-    return awakened_tokens(backbone.new_side_network(**settings))
+    return awakened(backbone.new_side_network(**settings))
 
 
 def side_residuals(

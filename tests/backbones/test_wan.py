@@ -19,13 +19,12 @@ from lisa_video.errors import UserError
 from lisa_video.injection import Injection, SideResiduals
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.validation.config import FRAME_STEPS
-from tests.tiny import tiny_backbone
+from tests.tiny import awakened, tiny_backbone
 from tests.tiny_wan import (
     BLOCKS,
     LATENT_CHANNELS,
     TOKENS,
     WIDTH,
-    awakened_tokens,
     tiny_transformer,
     tiny_wan,
     tiny_wan_checkpoint,
@@ -50,7 +49,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def side_residuals(
     backbone: WanBackbone, inputs: tuple[Tensor, ...], injection: Injection = "all"
 ) -> SideResiduals:
-    side = awakened_tokens(WanSideNetwork.from_backbone(backbone, injection=injection))
+    side = awakened(WanSideNetwork.from_backbone(backbone, injection=injection))
     return backbone.side_output(side, *inputs).residuals
 
 
@@ -169,7 +168,7 @@ def test_first_prediction_is_the_backbones_bit_for_bit(
 
 def test_backbone_is_frozen_and_keeps_no_graph_before_the_injection(backbone: WanBackbone) -> None:
     inputs = wan_inputs()
-    side = awakened_tokens(WanSideNetwork.from_backbone(backbone, injection=[4]))
+    side = awakened(WanSideNetwork.from_backbone(backbone, injection=[4]))
     outputs: list[Tensor] = []
     hook = backbone.blocks[4].register_forward_hook(lambda *call: outputs.append(call[2]))
     controlled, _ = backbone.predict_with_prior(
@@ -338,9 +337,7 @@ def test_without_control_it_generates_what_the_wan_pipeline_does(
 
 def test_saved_pipeline_generates_the_same(tmp_path: Path, checkpoint: Path) -> None:
     backbone = WanBackbone.from_pretrained(checkpoint)
-    awakened_tokens(backbone.new_side_network(injection={"even": 2})).save_pretrained(
-        tmp_path / "side"
-    )
+    awakened(backbone.new_side_network(injection={"even": 2})).save_pretrained(tmp_path / "side")
     first = PoseToVideoPipeline.from_pretrained(
         checkpoint, side_network=tmp_path / "side", kind="wan"
     )

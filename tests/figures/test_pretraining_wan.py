@@ -89,6 +89,7 @@ def test_model_card_tells_the_run(folder: Path) -> None:
     write_wan_model_card(short(folder), folder / "run" / "backbone")
     card = (folder / "run" / "backbone" / "README.md").read_text()
     assert "2 blocks of width 24" in card and "padded to 24 or 40 tokens" in card
+    assert "nan" not in card
     assert (folder / "run" / "backbone" / "samples.png").stat().st_size > 1000
 
 

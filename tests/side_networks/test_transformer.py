@@ -15,13 +15,13 @@ from lisa_video.errors import UserError
 from lisa_video.injection import Injection
 from lisa_video.side_networks.transformer import kept_channels, narrowed
 from lisa_video.training.losses import Conditions, LisaObjective, noise_latents, training_losses
+from tests.tiny import awakened
 from tests.tiny_wan import (
     LATENT_CHANNELS,
     TEXT_WIDTH,
     TOKENS,
     VAE_FACTOR,
     WIDTH,
-    awakened_tokens,
     tiny_wan,
     wan_inputs,
 )
@@ -85,7 +85,7 @@ def test_narrow_copies_keep_whole_heads(backbone: WanBackbone) -> None:
     assert torch.equal(ours.ffn.net[2].weight, theirs.ffn.net[2].weight[channels][:, rows])
     assert side.projections["block_3"].weight.shape == (WIDTH, 16)
     inputs = wan_inputs()
-    output = backbone.side_output(awakened_tokens(side), *inputs)
+    output = backbone.side_output(awakened(side), *inputs)
     assert output.residuals.points["block_3"].shape == (2, 2 * 3 * 4, WIDTH)
     assert backbone.predict(*inputs[:3], output.residuals).shape == inputs[0].shape
 
@@ -100,8 +100,7 @@ def test_narrowing_takes_the_same_channels_of_every_part() -> None:
 
 def test_full_width_by_name_is_the_default(backbone: WanBackbone) -> None:
     one, other = (
-        awakened_tokens(WanSideNetwork.from_backbone(backbone, hidden_size=size))
-        for size in (None, WIDTH)
+        awakened(WanSideNetwork.from_backbone(backbone, hidden_size=size)) for size in (None, WIDTH)
     )
     assert same_outputs(backbone, one, other)
 
@@ -146,7 +145,7 @@ def test_same_seed_same_network_and_the_random_state_stays(backbone: WanBackbone
 
 
 def test_side_network_sees_tokens_text_time_and_poses(backbone: WanBackbone) -> None:
-    side = awakened_tokens(WanSideNetwork.from_backbone(backbone))
+    side = awakened(WanSideNetwork.from_backbone(backbone))
     inputs = wan_inputs()
     base = backbone.side_output(side, *inputs).residuals.points["block_5"]
     for place in range(4):
@@ -174,9 +173,7 @@ def test_pose_frames_that_do_not_fit_are_refused(backbone: WanBackbone) -> None:
 
 
 def test_folder_loads_as_it_was_saved(backbone: WanBackbone, tmp_path: Path) -> None:
-    side = awakened_tokens(
-        WanSideNetwork.from_backbone(backbone, injection={"even": 2}, hidden_size=16)
-    )
+    side = awakened(WanSideNetwork.from_backbone(backbone, injection={"even": 2}, hidden_size=16))
     side.save_pretrained(tmp_path)
     loaded = load_side_network(tmp_path)
     assert isinstance(loaded, WanSideNetwork)
@@ -249,7 +246,7 @@ def lisa_loss(
 def prepared() -> tuple[WanBackbone, WanSideNetwork]:
     backbone = tiny_wan()
     side = WanSideNetwork.from_backbone(backbone, injection={"even": 2}, taps=["block_2"])
-    return backbone, awakened_tokens(side)
+    return backbone, awakened(side)
 
 
 def test_lisa_loss_is_that_of_its_formula() -> None:
