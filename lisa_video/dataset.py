@@ -5,29 +5,37 @@ Shape legend: B batch, F frames, H W pixels.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
+from lisa_video.augmentation_config import AugmentationConfig
+from lisa_video.buckets import NO_BUCKET, Bucket, best_buckets
+from lisa_video.clip_reader import ClipReader
 from lisa_video.errors import UserError
-from lisa_video.manifest import (
-    ManifestEntry,
-    check_lengths,
-    check_sizes,
-    load_manifest,
-    select_split,
+from lisa_video.manifest import Manifest, ManifestEntry
+from lisa_video.manifest_index import CHECKED_CLIPS
+from lisa_video.mirroring import can_mirror, mirrored_caption
+from lisa_video.poses import PoseSequence
+from lisa_video.views import (
+    View,
+    ViewKey,
+    draw_box,
+    draw_flip,
+    draw_pose_seed,
+    draw_start,
+    draw_stride,
+    withheld,
 )
-from lisa_video.poses import PoseSequence, draw_pose_frames
-from lisa_video.video import probe_video, read_video
+from lisa_video.windows import WindowRule, window_span
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,36 +69,45 @@ class ClipBatch:
 
 
 @dataclass(frozen=True, eq=False)
-class _Frames:
-    """Frames at the size asked for: pixels, poses and poses drawn as in `Clip`."""
+class Condition:
+    """What steers a window, without its pixels; all as in `Clip`."""
 
-    pixels: NDArray[np.uint8]
+    id: str
     poses: PoseSequence
-    drawn: NDArray[np.uint8]
-
-    def take(self, indices: Sequence[int]) -> _Frames:
-        """A copy of some frames: who changes it changes nothing here."""
-        chosen = list(indices)
-        return _Frames(self.pixels[chosen], self.poses.frames(chosen), self.drawn[chosen])
+    pose_frames: NDArray[np.uint8]
+    caption: str
+    start: int
 
 
 class ClipDataset(Dataset[Clip]):
     """Windows of the clips of one split; item i is a window of clip i.
 
-    Where a window starts depends on (seed, epoch, clip id) alone. `set_epoch` does not reach
-    DataLoader workers that live on between epochs: give them epochs through `clip`.
+    What is seen of a clip is its `View`, and depends on (seed, epoch, clip id), on what manifest
+    and poses say of it, and on the settings here. `set_epoch` does not reach DataLoader workers
+    that live on between epochs: give them epochs through `clip`.
 
     Args:
         root: folder of the dataset.
         split: split of the manifest.
         frames: frames of a window.
         stride: video frames from one frame of the window to the next.
-        size: width and height in pixels, reached by `fit_clip`.
-        seed: of the windows.
-        cache_in_memory: keep every clip decoded, resized and with its poses drawn, for sets that fit.
+        size: width and height in pixels, reached by `fit_frames`.
+        seed: of the views.
+        cache_in_memory: keep every clip decoded, for sets that fit: resized and with its poses
+            drawn, or as it is where every view cuts out another part of it.
+        max_stride: draw the stride of each window from `stride` to this, as far as the clip is long
+            enough.
+        fps: take frames by time, as if every clip had this many a second, and count strides in
+            these; each is the nearest there is. A clip of constant frame rate is assumed.
+        buckets: shapes of windows in place of `frames` and `size`; each clip has that which
+            `best_buckets` gives it.
+        views: 0: each epoch has views of its own; n: each clip has n, epoch e sees number e mod n,
+            and only what is withheld from the condition is new in every epoch.
+        augmentation: random changes.
 
     Raises:
-        UserError: as `load_manifest`; the split is unknown; a clip is shorter than a window.
+        UserError: as `Manifest.open`; the split is unknown; a clip is shorter than a window, or has
+            so few frames a second that one would be repeated in it.
     """
 
     def __init__(
@@ -103,22 +120,26 @@ class ClipDataset(Dataset[Clip]):
         size: tuple[int, int] = (64, 64),
         seed: int = 0,
         cache_in_memory: bool = False,
+        max_stride: int | None = None,
+        fps: float | None = None,
+        buckets: Sequence[Bucket] = (),
+        views: int = 0,
+        augmentation: AugmentationConfig | None = None,
     ) -> None:
-        assert frames >= 1 and stride >= 1 and min(size) >= 1 and seed >= 0
-        self.root, self.size, self.seed = root, size, seed
-        self.frames, self.stride = frames, stride
-        self.entries = select_split(load_manifest(root), split, root)
-        self._span = (frames - 1) * stride + 1
-        short = [entry for entry in self.entries if entry.frames < self._span]
-        if short:
-            raise UserError(
-                f"{root}: clip '{short[0].id}' has {short[0].frames} frames, a window of {frames} "
-                f"frames with stride {stride} needs {self._span}; {len(short)} of "
-                f"{len(self.entries)} clips of split '{split}' are too short"
-            )
+        self.root, self.seed, self.views = root, seed, views
+        self.buckets = tuple(buckets) or (Bucket(frames, size),)
+        self.windows = WindowRule(range(stride, (max_stride or stride) + 1), fps)
+        self.augmentation = augmentation or AugmentationConfig()
+        assert seed >= 0 and views >= 0 and stride >= 1 and self.windows.strides
+        manifest = Manifest.open(root).split(split)
+        # Entries of a large set are read again whenever one is asked for.
+        small = len(manifest) <= CHECKED_CLIPS
+        self.entries: Sequence[ManifestEntry] | Manifest
+        self.entries = list(manifest.metadata()) if small else manifest
+        self.bucket_of = self._choose_buckets(manifest, split)
+        """Index of each clip's bucket, (N,)."""
         self._epoch = 0
-        self._checked: set[str] = set()
-        self._cache: dict[str, _Frames] | None = {} if cache_in_memory else None
+        self._reader = ClipReader(root, keep=cache_in_memory, one_cut=not self.augmentation.crops)
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -133,95 +154,93 @@ class ClipDataset(Dataset[Clip]):
         self._epoch = epoch
 
     def clip(self, index: int, epoch: int) -> Clip:
-        """The window of clip `index` in `epoch`.
+        """The window of clip `index` in `epoch`; errors as in `read`."""
+        return self.read(index, self.view(index, epoch))
+
+    def view(self, index: int, epoch: int) -> View:
+        """What `epoch` sees of clip `index`.
+
+        Where cuts are made, the pose file is read; errors as in `condition`.
+        """
+        entry, bucket = self.entries[index], self.buckets[self.bucket_of[index]]
+        key = ViewKey(self.seed, epoch % self.views if self.views else epoch, entry.id)
+        stride = draw_stride(key, self.windows.fitting(bucket.frames, entry.frames, entry.fps))
+        step = self.windows.step(entry.fps, stride)
+        view = View(
+            start=draw_start(key, entry.frames - window_span(bucket.frames, step) + 1),
+            step=step,
+            frames=bucket.frames,
+            box=(0, 0, entry.width, entry.height),
+            size=bucket.size,
+            flip=can_mirror(entry.caption) and draw_flip(key, self.augmentation),
+        )
+        if self.augmentation.crops:
+            poses = self._reader.poses(entry).frames(view.indices)
+            view = replace(view, box=draw_box(key, self.augmentation, bucket.size, poses))
+        if self.augmentation.withholds:
+            # Nothing is ever made from it that could be kept, so it need not come back.
+            view = replace(view, pose_seed=draw_pose_seed(replace(key, epoch=epoch)))
+        return view
+
+    def read(self, index: int, view: View) -> Clip:
+        """Clip `index` as `view` shows it.
 
         Raises:
             UserError: video and poses do not fit each other or the manifest, or cannot be read;
                 the message names the clip or the file.
         """
         entry = self.entries[index]
-        start = window_start(self.seed, epoch, entry.id, entry.frames - self._span + 1)
-        wanted = range(start, start + self._span, self.stride)
-        if self._cache is None:
-            frames = self._read(entry, wanted)
-        else:
-            if entry.id not in self._cache:
-                self._cache[entry.id] = self._read(entry, range(entry.frames))
-            frames = self._cache[entry.id].take(wanted)
-        return Clip(
+        self._reader.check(entry)
+        condition = self.condition(index, view)
+        return Clip(pixels=self._reader.seen_pixels(entry, view), **vars(condition))
+
+    def condition(self, index: int, view: View) -> Condition:
+        """What `read` gives, without the pixels: the video is not opened.
+
+        Raises:
+            UserError: the pose file does not fit the manifest, or cannot be read.
+        """
+        entry = self.entries[index]
+        poses = self._reader.seen_poses(entry, view)
+        if view.pose_seed is not None:
+            poses = withheld(poses, self.augmentation, view.pose_seed)
+        return Condition(
             id=entry.id,
-            pixels=frames.pixels,
-            poses=replace(frames.poses, fps=entry.fps / self.stride),
-            pose_frames=frames.drawn,
-            caption=entry.caption,
-            start=start,
+            poses=replace(poses, fps=entry.fps / view.step),
+            pose_frames=self._reader.drawn(entry, view, poses),
+            caption=_caption(entry, view),
+            start=view.start,
         )
 
+    def caption(self, index: int, view: View) -> str:
+        """The caption that `condition` gives; no file is opened."""
+        return _caption(self.entries[index], view)
+
     def check(self) -> None:
-        """Open every clip of the split, decoding only its first frame; errors as in `clip`."""
-        for entry in self.entries:
-            self._poses(entry)
+        """Open every clip of the split, decoding only its first frame; errors as in `read`."""
+        for entry in tqdm(
+            self.entries, desc="check clips", unit="clip", delay=2, leave=False, disable=None
+        ):
+            self._reader.check(entry)
 
-    def _read(self, entry: ManifestEntry, wanted: Sequence[int]) -> _Frames:
-        poses = self._poses(entry).frames(wanted)
-        pixels = read_video(self.root / entry.video, wanted).frames
-        pixels, poses = fit_clip(pixels, poses, self.size)
-        drawn = draw_pose_frames(poses.keypoints, self.size, self.size)
-        return _Frames(pixels, poses, (drawn * 255).round().astype(np.uint8))
-
-    def _poses(self, entry: ManifestEntry) -> PoseSequence:
-        """Poses of the whole clip; the first time they are compared with video and manifest."""
-        poses = PoseSequence.load(self.root / entry.poses, require_people=True)
-        if entry.id not in self._checked:
-            _check_clip(entry, self.root / entry.video, poses)
-            self._checked.add(entry.id)
-        return poses
-
-
-def _check_clip(entry: ManifestEntry, path: Path, poses: PoseSequence) -> None:
-    info = probe_video(path)
-    check_lengths(str(path), info.frames, len(poses))
-    check_sizes(str(path), (info.width, info.height), (poses.width, poses.height))
-    for name in ("frames", "width", "height"):
-        found, stated = getattr(info, name), getattr(entry, name)
-        if found != stated:
+    def _choose_buckets(self, manifest: Manifest, split: str) -> NDArray[np.int16]:
+        clips = manifest.columns
+        fitting = [self.windows.fits(each.frames, clips.frames, clips.fps) for each in self.buckets]
+        chosen = best_buckets(self.buckets, clips.width, clips.height, fitting)
+        short = np.flatnonzero(chosen == NO_BUCKET)
+        if len(short):
+            (first,) = manifest.metadata(short[:1].tolist())
+            least = min(each.frames for each in self.buckets)
             raise UserError(
-                f"{path}: {name} is {found}, the manifest says {stated} for clip '{entry.id}'"
+                f"{self.root}: clip '{first.id}' "
+                f"{self.windows.why_not(least, first.frames, first.fps)}; {len(short)} of "
+                f"{len(chosen)} clips of split '{split}' are too short"
             )
+        return chosen
 
 
-def window_start(seed: int, epoch: int, id: str, starts: int) -> int:
-    """First frame of a window, one of `starts` equally likely places."""
-    digest = int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big")
-    return int(np.random.default_rng([seed, epoch, digest]).integers(starts))
-
-
-def fit_clip(
-    frames: NDArray[np.uint8], poses: PoseSequence, size: tuple[int, int]
-) -> tuple[NDArray[np.uint8], PoseSequence]:
-    """Scale frames until they just cover `size`, and cut out the centre; the aspect is kept.
-
-    Args:
-        frames: uint8 (F, H, W, 3).
-        poses: of these frames, in their pixels.
-        size: width and height in pixels.
-
-    Returns:
-        Frames uint8 (F, size[1], size[0], 3), and the poses in their pixels. Joints beyond the cut
-        keep their places outside of the frame, so that limbs which lead there are drawn rightly.
-    """
-    height, width = frames.shape[1:3]
-    assert (width, height) == (poses.width, poses.height)
-    scale = max(size[0] / width, size[1] / height)
-    covering = (max(size[0], round(width * scale)), max(size[1], round(height * scale)))
-    left, top = (covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2
-    if covering != (width, height):
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        frames = np.stack([cv2.resize(frame, covering, interpolation=how) for frame in frames])
-    cut = np.ascontiguousarray(frames[:, top : top + size[1], left : left + size[0]])
-    moved = poses.resized(*covering).keypoints - np.array([left, top, 0], dtype=np.float32)
-    moved[poses.keypoints[..., 2] == 0] = 0
-    return cut, replace(poses, keypoints=moved, width=size[0], height=size[1])
+def _caption(entry: ManifestEntry, view: View) -> str:
+    return mirrored_caption(entry.caption) if view.flip else entry.caption
 
 
 def collate(clips: Sequence[Clip]) -> ClipBatch:

@@ -5,42 +5,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lisa_video.dataset import ClipDataset, collate, fit_clip, window_start
+from lisa_video.augmentation_config import AugmentationConfig
+from lisa_video.buckets import Bucket
+from lisa_video.dataset import Clip, ClipDataset, collate
 from lisa_video.errors import UserError
 from lisa_video.manifest import MANIFEST, DatasetWriter
 from lisa_video.poses import PoseSequence, draw_pose_frames
-from lisa_video.video import write_video
-
-WIDTH, HEIGHT, LENGTH, FPS = 48, 32, 12, 10.0
-DOT = 0  # the joint that the dot in the picture follows
-
-
-def dot_clip(
-    width: int = WIDTH, height: int = HEIGHT, frames: int = LENGTH, radius: int = 3
-) -> tuple[np.ndarray, PoseSequence]:
-    """A white dot on black that wanders, with one keypoint at its centre; other joints absent."""
-    x = np.linspace(width * 0.35, width * 0.65, frames).round() + 0.5
-    y = np.linspace(height * 0.6, height * 0.4, frames).round() + 0.5
-    columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    inside = np.hypot(columns - x[:, None, None], rows - y[:, None, None]) <= radius
-    pixels = np.repeat(inside[..., None] * np.uint8(255), 3, axis=-1)
-    keypoints = np.zeros((frames, 1, 18, 3), np.float32)
-    keypoints[:, 0, DOT] = np.stack([x, y, np.ones(frames)], axis=-1)
-    return pixels, PoseSequence(keypoints, width, height, FPS, detector="ground-truth")
-
-
-def dot_centres(frames: np.ndarray) -> np.ndarray:
-    """Centre of the brightness of each frame, (F, 2), in continuous coordinates."""
-    light = frames.astype(float).mean(axis=-1)
-    light[light < 60] = 0
-    columns = (light.sum(axis=1) * (np.arange(light.shape[2]) + 0.5)).sum(axis=1)
-    rows = (light.sum(axis=2) * (np.arange(light.shape[1]) + 0.5)).sum(axis=1)
-    return np.stack([columns, rows], axis=-1) / light.sum(axis=(1, 2))[:, None]
+from lisa_video.video import read_video, write_video
+from lisa_video.views import ViewKey, draw_start
+from tests.dots import DOT, FPS, HEIGHT, LENGTH, WIDTH, dot_centres, dot_clip
 
 
 @pytest.fixture
@@ -116,9 +95,9 @@ def test_windows_follow_from_seed_epoch_and_id(root: Path) -> None:
 
 
 def test_windows_start_everywhere_equally_often() -> None:
-    starts = [window_start(0, epoch, "a", 5) for epoch in range(2000)]
+    starts = [draw_start(ViewKey(0, epoch, "a"), 5) for epoch in range(2000)]
     assert np.bincount(starts, minlength=5).min() > 330
-    assert window_start(0, 0, "a", 1) == 0
+    assert draw_start(ViewKey(0, 0, "a"), 1) == 0
 
 
 def test_loader_workers_give_the_same_clips(root: Path) -> None:
@@ -129,58 +108,6 @@ def test_loader_workers_give_the_same_clips(root: Path) -> None:
     expected = collate([dataset[index] for index in range(4)])
     torch.testing.assert_close(first.pixels, expected.pixels, rtol=0, atol=0)
     torch.testing.assert_close(first.pose_frames, expected.pose_frames, rtol=0, atol=0)
-
-
-# Resizing.
-
-
-@pytest.mark.parametrize(
-    ("source", "size"),
-    [
-        ((48, 32), (48, 32)),
-        ((48, 32), (32, 32)),
-        ((48, 32), (24, 32)),
-        ((31, 77), (64, 64)),
-        ((200, 90), (33, 17)),
-        ((90, 201), (64, 48)),
-        ((320, 240), (16, 16)),
-    ],
-)
-def test_a_dot_stays_where_its_keypoint_says(
-    source: tuple[int, int], size: tuple[int, int]
-) -> None:
-    frames, poses = dot_clip(*source, radius=max(2, min(source) // 10))
-    fitted, moved = fit_clip(frames, poses, size)
-    assert fitted.shape == (LENGTH, size[1], size[0], 3) and fitted.dtype == np.uint8
-    assert (moved.width, moved.height) == size
-    np.testing.assert_allclose(dot_centres(fitted), moved.keypoints[:, 0, DOT, :2], atol=0.25)
-    assert (moved.keypoints[:, 0, 1:] == 0).all(), "absent joints stay at zero"
-
-
-def test_the_aspect_is_kept_and_the_centre_cut_out() -> None:
-    frames, poses = dot_clip(64, 32)
-    columns = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None], frames.shape)
-    fitted, _ = fit_clip(columns, poses, (16, 16))  # half the size, the middle 32 columns
-    np.testing.assert_allclose(fitted[0, 0, :, 0], 16.5 + 2 * np.arange(16), atol=0.51)
-    _, moved = fit_clip(frames, poses, (16, 16))
-    spans = [np.ptp(each.keypoints[:, 0, DOT, :2], axis=0) for each in (moved, poses)]
-    np.testing.assert_allclose(spans[0], spans[1] / 2)
-
-
-def test_joints_beyond_the_cut_keep_their_places() -> None:
-    frames, poses = dot_clip(64, 32)
-    poses.keypoints[:, 0, 1] = [2, 16, 0.5]
-    _, moved = fit_clip(frames, poses, (32, 32))
-    np.testing.assert_allclose(moved.keypoints[:, 0, 1], [[-14, 16, 0.5]] * LENGTH)
-
-
-def test_fitting_leaves_its_input_alone() -> None:
-    frames, poses = dot_clip()
-    fitted, moved = fit_clip(frames, poses, (24, 16))
-    fitted[:], moved.keypoints[:] = 7, 7
-    again, expected = dot_clip()
-    np.testing.assert_array_equal(frames, again)
-    np.testing.assert_array_equal(poses.keypoints, expected.keypoints)
 
 
 # Batches.
@@ -283,3 +210,158 @@ def test_clips_shorter_than_a_window_are_named_at_once(root: Path) -> None:
 def test_an_unknown_split(root: Path) -> None:
     with pytest.raises(UserError, match=r"no split 'tset', known: train \(6\), validation \(1\)"):
         ClipDataset(root, "tset")
+
+
+# Views.
+
+STARTS = [4, 0, 0, 3, 3, 4, 4, 1, 1, 1, 2, 3, 1, 3, 5, 0, 1, 0]  # as first published
+FLIPPED_DOT = DOT  # the nose has no other side
+EVERYTHING = AugmentationConfig(
+    flip=0.5, crop_scale=(0.5, 1.0), crop_shift=0.5, joint_dropout=0.3, frame_dropout=0.2
+)
+
+
+def assert_same_clip(clip: Clip, expected: Clip) -> None:
+    np.testing.assert_array_equal(clip.pixels, expected.pixels)
+    np.testing.assert_array_equal(clip.poses.keypoints, expected.poses.keypoints)
+    np.testing.assert_array_equal(clip.pose_frames, expected.pose_frames)
+    for name in ("id", "caption", "start"):
+        assert getattr(clip, name) == getattr(expected, name)
+    assert clip.poses.fps == expected.poses.fps
+
+
+def test_without_settings_windows_are_the_centre_of_every_picture(root: Path) -> None:
+    """As before there were views, to the bit: published figures depend on it."""
+    dataset = ClipDataset(root, "train", frames=4, size=(20, 30), stride=2, seed=3)
+    assert [dataset.clip(i, e).start for e in range(3) for i in range(6)] == STARTS
+    for index in range(2):
+        clip = dataset.clip(index, 1)
+        places = range(clip.start, clip.start + 7, 2)
+        poses = PoseSequence.load(root / f"poses/clip-{index}.npz").frames(places)
+        video = read_video(root / f"clips/clip-{index}.mp4", places).frames
+        scaled = np.stack([cv2.resize(f, (45, 30), interpolation=cv2.INTER_AREA) for f in video])
+        np.testing.assert_array_equal(clip.pixels, scaled[:, :, 12:32])
+        moved = poses.resized(45, 30).keypoints - np.array([12, 0, 0], np.float32)
+        moved[poses.keypoints[..., 2] == 0] = 0
+        np.testing.assert_array_equal(clip.poses.keypoints, moved)
+        drawn = draw_pose_frames(moved, (20, 30), (20, 30))
+        np.testing.assert_array_equal(clip.pose_frames, (drawn * 255).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("augmentation", [AugmentationConfig(flip=0.5), EVERYTHING])
+def test_the_cache_changes_no_view(root: Path, augmentation: AugmentationConfig) -> None:
+    def dataset(cache: bool) -> ClipDataset:
+        return ClipDataset(
+            root,
+            "train",
+            frames=4,
+            size=(20, 20),
+            max_stride=3,
+            augmentation=augmentation,
+            cache_in_memory=cache,
+        )
+
+    plain, cached = dataset(False), dataset(True)
+    for epoch in (0, 1, 0):
+        for index in range(3):
+            expected, clip = plain.clip(index, epoch), cached.clip(index, epoch)
+            assert_same_clip(clip, expected)
+            clip.pixels[:] = clip.poses.keypoints[:] = clip.pose_frames[:] = 0
+
+
+def test_dots_stay_under_their_keypoints_in_every_view(root: Path) -> None:
+    augmentation = AugmentationConfig(
+        flip=0.5, crop_scale=(0.8, 1.0), crop_shift=0.3, crop_centre="people"
+    )
+    dataset = ClipDataset(root, "train", frames=3, size=(40, 40), augmentation=augmentation)
+    seen = set()
+    for epoch in range(6):
+        for index in range(len(dataset)):
+            clip, view = dataset.clip(index, epoch), dataset.view(index, epoch)
+            joint = FLIPPED_DOT if view.flip else DOT
+            places = clip.poses.keypoints[:, 0, joint, :2]
+            np.testing.assert_allclose(dot_centres(clip.pixels), places, atol=0.4)
+            seen.add((view.flip, view.box))
+    assert len({flip for flip, _ in seen}) == 2 and len(seen) > 20
+
+
+def test_the_condition_is_that_of_the_clip_and_needs_no_video(root: Path) -> None:
+    dataset = ClipDataset(root, "train", frames=4, size=(20, 20), augmentation=EVERYTHING)
+    clips = [dataset.clip(index, 2) for index in range(3)]
+    views = [dataset.view(index, 2) for index in range(3)]
+    for index in range(3):
+        (root / f"clips/clip-{index}.mp4").write_bytes(b"")
+    for index, (clip, view) in enumerate(zip(clips, views, strict=True)):
+        condition = dataset.condition(index, view)
+        assert_same_clip(Clip(pixels=clip.pixels, **vars(condition)), clip)
+        assert dataset.caption(index, view) == clip.caption
+
+
+def test_a_number_of_views_comes_back(root: Path) -> None:
+    dataset = ClipDataset(root, "train", frames=4, views=3, max_stride=2, augmentation=EVERYTHING)
+    fresh = ClipDataset(root, "train", frames=4, max_stride=2, augmentation=EVERYTHING)
+    for index in range(len(dataset)):
+        views = [dataset.view(index, epoch) for epoch in range(7)]
+        pictures = [view.picture for view in views]
+        assert pictures[3:] == pictures[:4] and len(set(pictures)) == 3
+        assert len({view.pose_seed for view in views}) == 7, "what is withheld stays new"
+        assert [fresh.view(index, epoch) for epoch in range(3)] == views[:3]
+        assert fresh.view(index, 3).picture != pictures[3]
+    assert dataset.view(0, 0) == ClipDataset(
+        root, "train", frames=4, views=3, max_stride=2, augmentation=EVERYTHING
+    ).view(0, 0)
+
+
+def test_strides_are_drawn_as_far_as_clips_are_long(root: Path) -> None:
+    dataset = ClipDataset(root, "train", frames=5, max_stride=9)
+    views = [dataset.view(index, epoch) for index in range(6) for epoch in range(10)]
+    assert {view.step for view in views} == {1, 2}  # 3 needs 13 of the 12 frames
+    assert {dataset.clip(0, epoch).poses.fps for epoch in range(10)} == {FPS, FPS / 2}
+    assert all(view.start >= 0 and view.indices[-1] < LENGTH for view in views)
+
+
+def test_flips_turn_captions_and_spare_what_they_would_falsify(tmp_path: Path) -> None:
+    captions = ["he points left", "he looks right at us", "he dances"]
+    with DatasetWriter(tmp_path / "set") as writer:
+        for index, caption in enumerate(captions):
+            writer.add(f"clip-{index}", *dot_clip(), caption=caption, split="train")
+    flipped = ClipDataset(
+        tmp_path / "set", "train", frames=2, augmentation=AugmentationConfig(flip=1.0)
+    )
+    assert [flipped[index].caption for index in range(3)] == [
+        "he points right",
+        "he looks right at us",
+        "he dances",
+    ]
+    assert [flipped.view(index, 0).flip for index in range(3)] == [True, False, True]
+
+
+def test_frames_are_taken_by_time(root: Path) -> None:
+    """Of videos of 10 fps, at 4 and at 8 fps."""
+    dataset = ClipDataset(root, "train", frames=4, fps=4.0, size=(WIDTH, HEIGHT))
+    _, poses = dot_clip()
+    for index in range(3):
+        clip = dataset[index]
+        places = [clip.start + offset for offset in (0, 3, 5, 8)]
+        np.testing.assert_array_equal(clip.poses.keypoints, poses.keypoints[places])
+        assert clip.poses.fps == 4
+    assert ClipDataset(root, "train", frames=9, fps=8.0)[0].poses.fps == 8
+    with pytest.raises(UserError, match=r"'clip-0' has 10 fps, .* at 16 fps would repeat some"):
+        ClipDataset(root, "train", frames=4, fps=16.0)
+
+
+def test_clips_go_to_buckets(tmp_path: Path) -> None:
+    shapes = [(64, 32), (32, 64), (60, 30), (40, 40)]
+    with DatasetWriter(tmp_path / "set") as writer:
+        for index, (width, height) in enumerate(shapes):
+            frames = 12 if index < 3 else 6
+            clip = dot_clip(width, height, frames)
+            writer.add(f"clip-{index}", *clip, caption="a dot", split="train")
+    buckets = [Bucket(9, (32, 16)), Bucket(9, (16, 32)), Bucket(5, (24, 24))]
+    dataset = ClipDataset(tmp_path / "set", "train", buckets=buckets)
+    assert dataset.bucket_of.tolist() == [0, 1, 0, 2]
+    for index, bucket in enumerate(dataset.bucket_of):
+        frames, (width, height) = buckets[bucket].frames, buckets[bucket].size
+        assert dataset[index].pixels.shape == (frames, height, width, 3)
+    with pytest.raises(UserError, match=r"'clip-3' has 6 frames, .* 9 .* needs 9; 1 of 4 clips"):
+        ClipDataset(tmp_path / "set", "train", buckets=buckets[:2])

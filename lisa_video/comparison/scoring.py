@@ -46,6 +46,7 @@ class HeldOutClips:
             stride=data.stride,
             size=data.size,
             seed=config.score.seed,
+            fps=data.fps,
         )
         if len(dataset) < count:
             raise UserError(

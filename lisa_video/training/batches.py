@@ -1,8 +1,16 @@
-"""The order in which training sees clips, a function of (seed, position).
+"""The order in which training sees clips, a function of (seed, step).
 
-A clip's position is the number of clips drawn before it; every epoch is a fresh permutation, and
-batches run over its end. A step takes the next `clips_per_step` positions whichever way they are
-spread over accumulated passes and processes, so a run goes on from a step without further state.
+A step takes `clips_per_step` clips of one bucket, whichever way they are spread over accumulated
+passes and processes, so that every process has equal shapes at every step. Which bucket has its
+turn follows from the step (`TurnOrder`); each bucket has turns in proportion to its clips.
+
+The clips of a bucket stand in an endless row of epochs, each a fresh permutation. Turn k of a
+bucket takes places k * clips_per_step and on of its row: batches run over the end of an epoch, no
+clip is left out of one, and none is seen twice in one. So an epoch of a bucket need not end with a
+step, nor with the epochs of other buckets, but all of them go through their clips at one pace.
+
+A clip's position is the number of clips drawn before it. A run goes on from a step without further
+state.
 """
 
 from __future__ import annotations
@@ -10,10 +18,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from lisa_video.buckets import TurnOrder
 from lisa_video.dataset import Clip, ClipBatch, ClipDataset, collate
 from lisa_video.training.config import TrainConfig
 
@@ -27,16 +37,24 @@ class Batch:
     """Position of each clip."""
 
 
-class _ClipsByPosition(Dataset[tuple[int, Clip]]):
-    """A clip set as an endless row of epochs; any process can read any position of it."""
+class Sample(NamedTuple):
+    """One clip to read."""
 
-    def __init__(self, clips: ClipDataset, seed: int) -> None:
-        self.clips, self.seed = clips, seed
+    position: int
+    clip: int
+    """Its index in the dataset."""
+    epoch: int
+    """Of its bucket."""
 
-    def __getitem__(self, position: int) -> tuple[int, Clip]:
-        epoch, place = divmod(position, len(self.clips))
-        index = epoch_order(len(self.clips), self.seed, epoch)[place]
-        return position, self.clips.clip(int(index), epoch)
+
+class _ClipsOfSamples(Dataset[tuple[int, Clip]]):
+    """What reading processes know: the clips, not their order."""
+
+    def __init__(self, clips: ClipDataset) -> None:
+        self.clips = clips
+
+    def __getitem__(self, sample: Sample) -> tuple[int, Clip]:
+        return sample.position, self.clips.clip(sample.clip, sample.epoch)
 
 
 class BatchStream:
@@ -45,33 +63,59 @@ class BatchStream:
     def __init__(
         self, clips: ClipDataset, config: TrainConfig, *, process: int = 0, processes: int = 1
     ) -> None:
-        self.row = _ClipsByPosition(clips, config.seed)
+        self.clips, self.seed = clips, config.seed
         self.data, self.passes = config.data, config.optimizer.gradient_accumulation_steps
         self.process, self.processes = process, processes
+        self.members = [
+            np.flatnonzero(clips.bucket_of == bucket) for bucket in range(len(clips.buckets))
+        ]
+        """Indices of the clips of each bucket."""
+        self.turns = TurnOrder([len(each) for each in self.members])
+        # A step reaches into two epochs of a bucket at most, unless it is larger than these.
+        self._order = lru_cache(maxsize=2 * len(self.members))(epoch_order)
 
     @property
     def clips_per_step(self) -> int:
         return self.data.batch_size * self.passes * self.processes
 
+    def bucket_lines(self) -> list[str]:
+        """How many clips each bucket has, a line each."""
+        return [
+            f"bucket of {bucket}: {len(members)} clips"
+            for bucket, members in zip(self.clips.buckets, self.members, strict=True)
+        ]
+
     def batches(self, steps_done: int) -> Iterator[Batch]:
         """Batches from after `steps_done` steps on, without end."""
         loader = DataLoader(
-            self.row,
-            batch_sampler=self._positions(steps_done),  # type: ignore[arg-type]
+            _ClipsOfSamples(self.clips),
+            batch_sampler=self.samples(steps_done),  # type: ignore[arg-type]
             num_workers=self.data.workers,
             collate_fn=_collate,
         )
         return iter(loader)
 
-    def _positions(self, steps_done: int) -> Iterator[list[int]]:
-        size, stride = self.data.batch_size, self.data.batch_size * self.processes
-        first = steps_done * self.clips_per_step + self.process * size
+    def samples(self, steps_done: int) -> Iterator[list[Sample]]:
+        """The clips of each batch from after `steps_done` steps on, without end."""
+        step = steps_done
         while True:
-            yield list(range(first, first + size))
-            first += stride
+            for accumulated in range(self.passes):
+                first = (accumulated * self.processes + self.process) * self.data.batch_size
+                yield self._samples(step, range(first, first + self.data.batch_size))
+            step += 1
+
+    def _samples(self, step: int, places: range) -> list[Sample]:
+        """Clips of one step, by their places in it."""
+        turn = self.turns.turn(step)
+        members = self.members[turn.bucket]
+        samples = []
+        for place in places:
+            epoch, at = divmod(turn.number * self.clips_per_step + place, len(members))
+            index = members[self._order(len(members), self.seed, epoch)[at]]
+            samples.append(Sample(step * self.clips_per_step + place, int(index), epoch))
+        return samples
 
 
-@lru_cache(maxsize=4)
 def epoch_order(clips: int, seed: int, epoch: int) -> np.ndarray:
     """The order of an epoch: a permutation of range(clips)."""
     return np.random.default_rng([seed, epoch]).permutation(clips)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from lisa_video.attention_config import AttentionChoice
+from lisa_video.augmentation_config import AugmentationConfig
 from lisa_video.errors import UserError
 
 Objective = Literal["plain", "lisa"]
@@ -50,8 +51,21 @@ class DataConfig:
     """Frames per training clip; 1 + 4k for Wan, 1 + 8k for CogVideoX."""
     stride: int = 1
     """Video frames from one training frame to the next."""
+    max_stride: int | None = None
+    """Where given, each window has a stride from `stride` to this, as far as its clip is long."""
+    fps: float | None = None
+    """Where given, frames are taken by time, and strides count frames of this many a second: clips
+    of 24, 25, 30 and 60 fps then move alike. Give the rate that the backbone was trained at."""
     size: tuple[int, int] = (64, 64)
     """Width and height in pixels."""
+    buckets: list[tuple[int, int, int]] = field(default_factory=list)
+    """Frames, width and height of several shapes, [[81, 832, 480], [49, 480, 832]]: each clip is
+    trained in the one that suits it best, each step in one. `frames` and `size` are then those of
+    held-out clips alone. Empty: one shape, of `frames` and `size`."""
+    views: int = 0
+    """0: new windows, cuts and flips in every epoch; n: each clip has n of them that come back,
+    so that what is made from them can be kept."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     batch_size: int = 8
     """Clips per process and forward pass."""
     workers: int = 0
@@ -60,12 +74,27 @@ class DataConfig:
     """Keep decoded clips in memory, in each reading process; for sets that fit."""
     cache_encodings: bool = False
     """Keep the latents of every window and the text states of every caption in memory, too."""
+    check_clips: bool = True
+    """Open every clip before the first step. Switch it off for a large set that has been validated:
+    a clip that cannot be read then stops the run when its turn comes."""
 
     def __post_init__(self) -> None:
         _at_least(1, "data", frames=self.frames, stride=self.stride, batch_size=self.batch_size)
-        _at_least(0, "data", workers=self.workers)
+        _at_least(0, "data", workers=self.workers, views=self.views)
+        if self.max_stride is not None:
+            _at_least(self.stride, "data", max_stride=self.max_stride)
+        if self.fps is not None:
+            _positive("data", fps=self.fps)
         if min(self.size) < 1:
             raise UserError(f"data.size={list(self.size)}: width and height must be at least 1")
+        for place, bucket in enumerate(self.buckets):
+            if min(bucket) < 1:
+                raise UserError(
+                    f"data.buckets[{place}]={list(bucket)}: frames, width and height must be at "
+                    "least 1"
+                )
+            if bucket in self.buckets[:place]:
+                raise UserError(f"data.buckets[{place}]={list(bucket)}: is listed twice")
 
 
 @dataclass(frozen=True)

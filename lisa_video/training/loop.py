@@ -100,6 +100,8 @@ def train(
     stream = BatchStream(
         clips, config, process=accelerator.process_index, processes=accelerator.num_processes
     )
+    if accelerator.is_main_process and len(clips.buckets) > 1:
+        print(*stream.bucket_lines(), sep="\n")
     probe = build_probe(config, encoder) if config.probe.every else None
 
     # Networks, and what makes them move.

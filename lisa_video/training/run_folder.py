@@ -21,12 +21,20 @@ import yaml
 from lisa_video.cli import config_to_dict, resolved_yaml
 from lisa_video.errors import UserError
 from lisa_video.reports import replace_text
-from lisa_video.training.config import TrainConfig
+from lisa_video.training.config import BackboneConfig, DataConfig, TrainConfig
 
 CONFIG_FILE = "config.yaml"
 LOG_FILE = "log.jsonl"
 # These may change when a run goes on: they alter neither its steps nor its log lines so far.
-FREE_KEYS = {"steps", "resume", "checkpoint_every", "keep_checkpoints", "output", "data.workers"}
+FREE_KEYS = {
+    "steps",
+    "resume",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "output",
+    "data.workers",
+    "data.check_clips",
+}
 
 
 def check_run_folder(config: TrainConfig) -> None:
@@ -42,7 +50,12 @@ def check_run_folder(config: TrainConfig) -> None:
         raise UserError(
             f"output={output}: holds a run already; give another, or --resume auto to go on with it"
         )
-    there = dict(_flattened(_read_settings(output / CONFIG_FILE)))
+    # Settings that the run was older than had their defaults.
+    unset = TrainConfig(
+        BackboneConfig(config.backbone.path), DataConfig(config.data.root), config.output
+    )
+    there = dict(_flattened(config_to_dict(unset)))
+    there |= dict(_flattened(_read_settings(output / CONFIG_FILE)))
     for key, value in _flattened(config_to_dict(config)):
         if key not in FREE_KEYS and there.get(key) != value:
             raise UserError(

@@ -9,6 +9,7 @@ import torch
 from lisa_video.attention import use_attention
 from lisa_video.backbones import load_backbone
 from lisa_video.backbones.base import VideoBackbone
+from lisa_video.buckets import Bucket
 from lisa_video.dataset import ClipDataset, collate
 from lisa_video.decoder import LisaDecoder, new_decoder
 from lisa_video.errors import UserError
@@ -38,9 +39,12 @@ def check_training(config: TrainConfig) -> None:
     check_run_folder(config)
     check_precision(config)
     backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
-    open_dataset(config, backbone, config.data.split).check()
+    datasets = [open_dataset(config, backbone, config.data.split)]
     if config.probe.every:
-        open_probe_dataset(config, backbone).check()
+        datasets.append(open_probe_dataset(config, backbone))
+    if config.data.check_clips:
+        for clips in datasets:
+            clips.check()
     networks = start_networks(config, backbone, latest_checkpoint(config.output))
     choose_attention(config, backbone, networks.side_network)
 
@@ -71,32 +75,65 @@ def open_backbone(settings: BackboneConfig, dtype: torch.dtype = torch.float32) 
 def open_dataset(config: TrainConfig, backbone: VideoBackbone, split: str) -> ClipDataset:
     """The clips of a split, as `backbone` can take them.
 
-    Windows of the training split depend on the seed of the run, all others on that of the probe.
+    Those of the training split have the run's seed, buckets, strides and augmentation; all others
+    are windows of one shape, with the probe's seed.
     """
     data = config.data
-    backbone.check_frames(data.frames, "data.frames")
-    backbone.check_size(data.size, "data.size")
+    if split != data.split:
+        return _held_out(config, backbone, split, config.probe.seed)
+    for place, (frames, *size) in enumerate(data.buckets):
+        key = f"data.buckets[{place}]"
+        backbone.check_frames(frames, key)
+        backbone.check_size((size[0], size[1]), key)
+    _check_shape(config, backbone)
     return ClipDataset(
         data.root,
         split,
         frames=data.frames,
         stride=data.stride,
         size=data.size,
-        seed=config.seed if split == data.split else config.probe.seed,
+        seed=config.seed,
         cache_in_memory=data.cache_in_memory,
+        max_stride=data.max_stride,
+        fps=data.fps,
+        buckets=[Bucket(frames, (width, height)) for frames, width, height in data.buckets],
+        views=data.views,
+        augmentation=data.augmentation,
     )
 
 
 def open_probe_dataset(config: TrainConfig, backbone: VideoBackbone) -> ClipDataset:
     """The clips that the probe looks at are the first of these."""
     split = config.data.validation_split
-    clips = open_dataset(config, backbone, split)
+    # Where the probe looks at training clips, it sees the windows that it always saw.
+    seed = config.seed if split == config.data.split else config.probe.seed
+    clips = _held_out(config, backbone, split, seed)
     if len(clips) < 2:
         raise UserError(
             f"data.validation_split={split}: the probe shuffles poses among clips and needs 2, "
             f"{config.data.root} has {len(clips)}; add clips, or set probe.every to 0"
         )
     return clips
+
+
+def _held_out(config: TrainConfig, backbone: VideoBackbone, split: str, seed: int) -> ClipDataset:
+    data = config.data
+    _check_shape(config, backbone)
+    return ClipDataset(
+        data.root,
+        split,
+        frames=data.frames,
+        stride=data.stride,
+        size=data.size,
+        seed=seed,
+        cache_in_memory=data.cache_in_memory,
+        fps=data.fps,
+    )
+
+
+def _check_shape(config: TrainConfig, backbone: VideoBackbone) -> None:
+    backbone.check_frames(config.data.frames, "data.frames")
+    backbone.check_size(config.data.size, "data.size")
 
 
 def build_probe(config: TrainConfig, encoder: ClipEncoder) -> AdherenceProbe:

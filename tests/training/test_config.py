@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from lisa_video.augmentation_config import AugmentationConfig
 from lisa_video.errors import UserError
 from lisa_video.training.config import (
     AlignmentConfig,
@@ -35,6 +36,17 @@ def config(**changes: Any) -> TrainConfig:
         (lambda: DataConfig(Path(), frames=0), "data.frames"),
         (lambda: DataConfig(Path(), batch_size=0), "data.batch_size"),
         (lambda: DataConfig(Path(), size=(64, 0)), "data.size"),
+        (lambda: DataConfig(Path(), stride=3, max_stride=2), r"data\.max_stride=2"),
+        (lambda: DataConfig(Path(), fps=0.0), r"data\.fps=0\.0"),
+        (lambda: DataConfig(Path(), views=-1), r"data\.views=-1"),
+        (lambda: DataConfig(Path(), buckets=[(5, 8, 8), (5, 8, 0)]), r"data\.buckets\[1\]"),
+        (lambda: DataConfig(Path(), buckets=[(5, 8, 8)] * 2), r"buckets\[1\].* twice"),
+        (lambda: AugmentationConfig(flip=1.5), r"data\.augmentation\.flip=1\.5"),
+        (lambda: AugmentationConfig(frame_dropout=-0.1), "frame_dropout"),
+        (lambda: AugmentationConfig(crop_shift=float("nan")), "crop_shift"),
+        (lambda: AugmentationConfig(crop_scale=(0.9, 0.5)), "data.augmentation.crop_scale"),
+        (lambda: AugmentationConfig(crop_scale=(0.0, 0.5)), "crop_scale"),
+        (lambda: AugmentationConfig(crop_scale=(0.5, 1.1)), "crop_scale"),
         (lambda: SideNetworkConfig(injection=[]), "side_network.injection"),
         (lambda: AlignmentConfig(weight=0.0), "alignment.weight"),
         (lambda: AlignmentConfig(weight=float("nan")), "alignment.weight"),

@@ -4,6 +4,7 @@ B batch, F frames, C latent channels, h w latent cells.
 """
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from lisa_video.augmentation_config import AugmentationConfig
 from lisa_video.backbones import load_side_network
 from lisa_video.errors import UserError
+from lisa_video.manifest import DatasetWriter, load_manifest
+from lisa_video.poses import PoseSequence
 from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.training.batches import BatchStream
 from lisa_video.training.checkpoint import checkpoints, latest_checkpoint, load_state
@@ -23,9 +27,10 @@ from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.loop import TrainState, learning_rate, prepare_batch, train
 from lisa_video.training.losses import Conditions, NoisedLatents
 from lisa_video.training.run_folder import read_log
-from lisa_video.training.setup import new_networks, open_dataset
+from lisa_video.training.setup import new_networks, open_dataset, open_probe_dataset
+from lisa_video.video import read_video
 from tests.tiny import tiny_backbone
-from tests.training.runs import tiny_config
+from tests.training.runs import SIZE, tiny_config, write_clips
 
 
 def weights(network: nn.Module | None) -> dict[str, Tensor]:
@@ -72,6 +77,76 @@ def test_interrupted_run_goes_on_bit_for_bit(
     assert_same(ends[0].optimizer, ends[1].optimizer)
     for one, other in zip(untimed_log(whole.output), untimed_log(parts.output), strict=True):
         assert one == other
+
+
+def test_buckets_and_augmentation_train_and_go_on_bit_for_bit(
+    clips: Path, encoder: ClipEncoder, tmp_path: Path
+) -> None:
+    """Of two lengths and shapes, stopped after each step and taken up again."""
+    settings: dict[str, Any] = {
+        "data__buckets": [(4, SIZE, SIZE), (2, SIZE, SIZE // 2)],
+        "data__max_stride": 2,
+        "data__augmentation": AugmentationConfig(
+            flip=0.5,
+            crop_scale=(0.5, 1.0),
+            crop_centre="people",
+            joint_dropout=0.2,
+            frame_dropout=0.2,
+        ),
+        "optimizer__gradient_accumulation_steps": 2,
+        "checkpoint_every": 1,
+        "probe__every": 0,
+    }
+    root = write_clips(tmp_path / "clips", train=4, validation=2, length=6)
+    with DatasetWriter(tmp_path / "mixed") as writer:
+        for entry in load_manifest(root):
+            frames = read_video(root / entry.video).frames
+            poses = PoseSequence.load(root / entry.poses)
+            if entry.id in ("clip_0", "clip_1", "clip_2"):
+                frames, poses = frames[:, : SIZE // 2], replace(poses, height=SIZE // 2)
+            writer.add(entry.id, frames, poses, caption="to the left", split=entry.split)
+    whole = tiny_config(tmp_path / "mixed", tmp_path / "whole", steps=4, **settings)
+    first = train(whole, encoder=encoder)
+    assert {len(row["frame_shares"]) for row in read_log(whole.output)} == {2, 4}
+    for steps in range(1, 5):
+        part = tiny_config(tmp_path / "mixed", tmp_path / "part", steps=steps, **settings)
+        second = train(part, encoder=ClipEncoder(encoder.backbone))
+    for name in ("side_network", "average", "decoder"):
+        assert_same(weights(getattr(first.networks, name)), weights(getattr(second.networks, name)))
+    assert untimed_log(whole.output) == untimed_log(part.output)
+
+
+@pytest.mark.parametrize(
+    ("buckets", "problem"),
+    [
+        ([(4, SIZE, SIZE), (99, SIZE, SIZE)], r"data\.buckets\[1\]=99: .* at most 16"),
+        ([(4, SIZE, SIZE + 1)], r"data\.buckets\[0\]=\[16, 17\]: .* multiples of 4"),
+    ],
+)
+def test_buckets_that_the_backbone_cannot_take(
+    clips: Path, encoder: ClipEncoder, tmp_path: Path, buckets: Any, problem: str
+) -> None:
+    config = tiny_config(clips, tmp_path, data__buckets=buckets)
+    with pytest.raises(UserError, match=problem):
+        open_dataset(config, encoder.backbone, "train")
+
+
+def test_held_out_clips_have_one_shape_and_no_augmentation(
+    clips: Path, encoder: ClipEncoder, tmp_path: Path
+) -> None:
+    changes = {
+        "data__buckets": [(2, SIZE, SIZE)],
+        "data__augmentation": AugmentationConfig(flip=1.0, frame_dropout=1.0),
+    }
+    for split in ("validation", "train"):
+        plain = tiny_config(clips, tmp_path, data__validation_split=split)
+        changed = tiny_config(clips, tmp_path, data__validation_split=split, **changes)
+        assert open_dataset(changed, encoder.backbone, "train")[0].pixels.shape[0] == 2
+        expected, found = (
+            open_probe_dataset(config, encoder.backbone) for config in (plain, changed)
+        )
+        for index in range(2):
+            assert found.view(index, 0) == expected.view(index, 0)
 
 
 def test_longer_run_continues_a_finished_one(

@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lisa_video.errors import UserError
+from lisa_video.training.config import EmaConfig
 from lisa_video.training.run_folder import (
     RunLog,
     check_run_folder,
@@ -23,6 +25,19 @@ def test_new_and_own_folders_are_fine(tmp_path: Path) -> None:
     claim_run_folder(config)
     check_run_folder(config)
     check_run_folder(replace(config, steps=99, checkpoint_every=5))
+
+
+def test_a_run_older_than_a_setting_goes_on_with_its_default(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "clips", tmp_path / "run")
+    claim_run_folder(config)
+    path = config.output / "config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    del settings["data"]["augmentation"], settings["data"]["views"], settings["ema"]
+    path.write_text(yaml.safe_dump(settings))
+    check_run_folder(replace(config, ema=EmaConfig()))
+    for changed in (config, tiny_config(tmp_path / "clips", tmp_path / "run", data__views=2)):
+        with pytest.raises(UserError, match="other settings"):
+            check_run_folder(changed)
 
 
 def test_folders_of_others_are_refused(tmp_path: Path) -> None:
