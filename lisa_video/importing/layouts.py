@@ -33,7 +33,9 @@ def find_clips(config: ImportDataConfig) -> Found:
         raise UserError(f"{config.source}: no clip in the layout '{config.layout}'")
     if config.captions is not None:
         captions = read_captions(config.captions)
-        sources = [replace(each, caption=captions.get(clip_name(each))) for each in sources]
+        sources = [
+            replace(each, caption=captions.get(clip_name(each), each.caption)) for each in sources
+        ]
     if config.train_list is not None and config.test_list is not None:
         lists = {"train": read_list(config.train_list), "test": read_list(config.test_list)}
         sources, unlisted = _split_by_lists(sources, lists)

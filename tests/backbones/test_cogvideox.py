@@ -23,11 +23,8 @@ from lisa_video.injection import SideResiduals
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.predictions import add_noise
 from lisa_video.training.losses import Conditions, LisaObjective, noise_latents, training_losses
-<<<<<<< HEAD
-from tests.tiny import awakened
-=======
 from lisa_video.validation.config import FRAME_STEPS
->>>>>>> issue5a
+from tests.tiny import awakened
 from tests.tiny_cogvideox import (
     BLOCKS,
     WIDTH,
