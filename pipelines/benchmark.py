@@ -1,12 +1,13 @@
 """Measure costs: `step` of a training step of each objective, in time and memory; `attention` of its
 attention kernels; `parameters` counts the trainings of released checkpoints, without their weights;
-`fvd` is that of evaluation; `extract` compares extractions with one worker and with several;
-`manifest` opens large datasets.
+`fvd` is that of evaluation; `decode` that of reading videos; `extract` compares extractions with one
+worker and with several; `manifest` opens large datasets.
 
 python pipelines/benchmark.py step --config configs/animatediff/benchmark_step.yaml
 python pipelines/benchmark.py attention
 python pipelines/benchmark.py parameters
 python pipelines/benchmark.py fvd
+python pipelines/benchmark.py decode --config configs/benchmark_decode.yaml
 python pipelines/benchmark.py extract
 python pipelines/benchmark.py manifest
 """

@@ -9,6 +9,7 @@ from typing import Any
 
 from lisa_video.benchmarks.config import (
     AttentionBenchmarkConfig,
+    DecodeBenchmarkConfig,
     ExtractBenchmarkConfig,
     FvdBenchmarkConfig,
     ManifestBenchmarkConfig,
@@ -36,6 +37,7 @@ BENCHMARKS = {
     "parameters": Benchmark(ParametersBenchmarkConfig, "lisa_video.benchmarks.parameters"),
     "attention": Benchmark(AttentionBenchmarkConfig, "lisa_video.benchmarks.attention"),
     "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),
+    "decode": Benchmark(DecodeBenchmarkConfig, "lisa_video.benchmarks.decode"),
     "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
     "manifest": Benchmark(ManifestBenchmarkConfig, "lisa_video.benchmarks.manifest"),
 }

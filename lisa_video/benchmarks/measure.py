@@ -15,10 +15,15 @@ from lisa_video.errors import UserError
 MIB = 2**20
 
 
-def interleaved_medians(
-    steps: Mapping[str, Callable[[], object]], repeats: int, warm_up: int, device: torch.device
-) -> dict[str, float]:
-    """Median seconds of each step by name, over `repeats` rounds after `warm_up` untimed ones.
+def interleaved_seconds(
+    steps: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warm_up: int,
+    device: torch.device,
+    *,
+    desc: str = "time",
+) -> dict[str, list[float]]:
+    """Seconds of each step by name, in each of `repeats` rounds after `warm_up` untimed ones.
 
     Each round runs every step once, each round beginning with another, so that a drift of the
     machine and what a step leaves behind for the next fall on all of them alike.
@@ -26,13 +31,31 @@ def interleaved_medians(
     names = list(steps)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     rounds = range(-warm_up, repeats)
-    for index in tqdm(rounds, desc="time", unit="round", disable=None):
+    for index in tqdm(rounds, desc=desc, unit="round", disable=None):
         start = index % len(names)
         for name in names[start:] + names[:start]:
             elapsed = _seconds(steps[name], device)
             if index >= 0:
                 seconds[name].append(elapsed)
+    return seconds
+
+
+def interleaved_medians(
+    steps: Mapping[str, Callable[[], object]], repeats: int, warm_up: int, device: torch.device
+) -> dict[str, float]:
+    """Median of `interleaved_seconds` for each step."""
+    seconds = interleaved_seconds(steps, repeats, warm_up, device)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def paired_ratios(seconds: Mapping[str, Sequence[float]], base: str) -> dict[str, float]:
+    """Median over rounds of the time of each step in terms of that of `base` in the same round."""
+    return {
+        name: statistics.median(
+            value / unit for value, unit in zip(values, seconds[base], strict=True)
+        )
+        for name, values in seconds.items()
+    }
 
 
 def in_fresh_processes(

@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from lisa_video.video.inspection import (
@@ -74,20 +75,24 @@ def decode_pyav(
     Raises:
         VideoError: a frame cannot be decoded, or only with guesses.
     """
-    given = 0
+    given, reformatter = 0, VideoReformatter()
     if contents.index is not None:
         try:
-            for numbered in _decode_by_index(path, contents.index, wanted, alive):
+            for numbered in _decode_by_index(path, contents.index, wanted, alive, reformatter):
                 yield numbered
                 given += 1
             return
         except (Inexact, av.FFmpegError):
             pass  # Where it is the file that is broken, decoding from the start tells.
-    yield from _decode_from_start(path, wanted[given:], alive)
+    yield from _decode_from_start(path, wanted[given:], alive, reformatter)
 
 
 def _decode_by_index(
-    path: Path, index: FrameIndex, wanted: Sequence[int], alive: Alive
+    path: Path,
+    index: FrameIndex,
+    wanted: Sequence[int],
+    alive: Alive,
+    reformatter: VideoReformatter,
 ) -> Iterator[Numbered]:
     with open_video(path) as container:
         video_stream(container).thread_type = "AUTO"
@@ -101,7 +106,7 @@ def _decode_by_index(
                 alive()
                 following = found + 1
                 if found == number:
-                    yield number, _upright(picture)
+                    yield number, _upright(picture, reformatter)
                     break
             else:
                 raise Inexact
@@ -140,7 +145,9 @@ def _landing(index: FrameIndex, key: KeyFrame, packet: av.Packet[Any]) -> int:
     raise Inexact
 
 
-def _decode_from_start(path: Path, wanted: Sequence[int], alive: Alive) -> Iterator[Numbered]:
+def _decode_from_start(
+    path: Path, wanted: Sequence[int], alive: Alive, reformatter: VideoReformatter
+) -> Iterator[Numbered]:
     """Exact in every container; raises VideoError."""
     if not wanted:
         return
@@ -155,7 +162,7 @@ def _decode_from_start(path: Path, wanted: Sequence[int], alive: Alive) -> Itera
                 if picture.is_corrupt:
                     raise VideoError(f"{path}: frame {decoded} is damaged")
                 if decoded == number:
-                    yield decoded, _upright(picture)
+                    yield decoded, _upright(picture, reformatter)
                     number = next(ahead, -1)
                     if number < 0:
                         return
@@ -167,7 +174,7 @@ def _decode_from_start(path: Path, wanted: Sequence[int], alive: Alive) -> Itera
     raise VideoError(f"{path}: only {decoded} frames can be decoded, the file is damaged")
 
 
-def _upright(picture: av.VideoFrame) -> NDArray[np.uint8]:
-    """RGB of a picture, turned as the file asks for."""
-    pixels = picture.to_ndarray(format="rgb24")
+def _upright(picture: av.VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
+    """RGB of a picture, turned as the file asks for; one reformatter serves a whole file."""
+    pixels = reformatter.reformat(picture, format="rgb24").to_ndarray()
     return np.rot90(pixels, picture.rotation // 90 % 4).astype(np.uint8, copy=False)

@@ -7,6 +7,7 @@ the workers of a torch DataLoader may start no others; it ends with its parent.
 from __future__ import annotations
 
 import atexit
+import io
 import json
 import math
 import os
@@ -151,7 +152,7 @@ def _raise_problem(path: Path, request: Request, reply: Reply) -> None:
     if reply.kind == "inexact":
         missing = " and ".join(request.decoders)
         raise VideoError(f"{path}: {missing} is missing or cannot read this file exactly; use pyav")
-    assert reply.kind == "done", reply.reason
+    assert reply.kind == "done", reply.kind
 
 
 def _cause(worker: _Worker, watch: _Watch) -> str:
@@ -197,8 +198,8 @@ class _Worker:
 
     def fill(self, frame: NDArray[np.uint8]) -> bool:
         """Read the bytes of a frame; False where the process has died before the last."""
-        assert self.process.stdout is not None
-        missing = memoryview(frame).cast("B")
+        assert isinstance(self.process.stdout, io.BufferedReader)
+        missing = frame.data.cast("B")
         while missing and (count := self.process.stdout.readinto(missing)):
             missing = missing[count:]
         return not missing
@@ -283,7 +284,8 @@ def _take_idle() -> _Worker | None:
         worker.close()
 
 
-def _end_idle() -> None:
+def end_workers() -> None:
+    """End the workers that wait; the next request starts another."""
     while worker := _take_idle():
         worker.end()
 
@@ -296,6 +298,6 @@ def _forget_parents() -> None:
     _idle.clear()
 
 
-atexit.register(_end_idle)
+atexit.register(end_workers)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parents)

@@ -99,6 +99,8 @@ def open_video(path: Path) -> InputContainer:
         problem = "is an image, not a video"
     elif not _video_streams(container):
         problem = "has no video stream, only sound or other data"
+    elif getattr(video_stream(container), "codec_context", None) is None:
+        problem = "its pictures are coded in a way that FFmpeg does not know"
     if problem:
         container.close()
         raise VideoError(f"{path}: {problem}")
@@ -215,7 +217,7 @@ def index_frames(packets: Sequence[Packet]) -> FrameIndex | None:
     if len(places) < len(packets) or None in places:
         return None
     times = sorted(packet.start for packet in packets if packet.shown and packet.start is not None)
-    keys = []
+    keys: list[KeyFrame] = []
     for place, packet in enumerate(packets):
         if packet.key and packet.start is not None:
             if keys and keys[-1].start >= packet.start:

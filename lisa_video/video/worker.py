@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,10 +52,9 @@ class Reply:
     ready: it has started. counted: the packets were read; `pictures` and `fps` are known. frame:
     the bytes of frame `number`, uint8 of `shape`, follow. alive: it is at work. done. error: the
     video cannot be read, for `reason`. inexact: no decoder asked for gives exactly these frames.
-    failed: the worker has a fault, `reason` is its traceback.
     """
 
-    kind: Literal["ready", "counted", "frame", "alive", "done", "error", "inexact", "failed"]
+    kind: Literal["ready", "counted", "frame", "alive", "done", "error", "inexact"]
     pictures: int = 0
     fps: float = 0.0
     number: int = 0
@@ -95,8 +93,9 @@ def _answer(request: Request, replies: BinaryIO) -> None:
         reply = Reply("inexact")
     except BrokenPipeError:
         raise
-    except Exception:
-        reply = Reply("failed", reason=traceback.format_exc())
+    except Exception as error:  # what broken files bring up in libraries has no end
+        text = " ".join(str(error).split())
+        reply = Reply("error", reason=f"cannot be read: {type(error).__name__}: {text}")
     clock.send(reply)
     clock.stop()
 
@@ -180,5 +179,5 @@ def _send(replies: BinaryIO, reply: Reply, frame: NDArray[np.uint8] | None = Non
     said: dict[str, Any] = {name: value for name, value in asdict(reply).items() if value}
     replies.write(json.dumps(said).encode() + b"\n")
     if frame is not None:
-        replies.write(memoryview(np.ascontiguousarray(frame)).cast("B"))
+        replies.write(np.ascontiguousarray(frame).data.cast("B"))
     replies.flush()

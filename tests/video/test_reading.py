@@ -5,8 +5,6 @@ import re
 import struct
 import subprocess
 import sys
-import wave
-from collections.abc import Iterable, Iterator
 from dataclasses import astuple
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,17 +15,16 @@ import numpy as np
 import pytest
 
 from lisa_video.assets import fetch_asset
-from lisa_video.errors import UserError
 from lisa_video.video import (
     VideoError,
     count_frames,
-    even_size,
+    iter_frames,
     probe_video,
     read_video,
     write_video,
 )
+from tests.broken_videos import FAULTS, FPS, Fault, break_videos, encode, moving_frames
 
-FPS = 25
 LEVELS = 2  # of 255: what two decoders may differ by
 RANDOM_ORDER = [29, 3, 17, 17, 0, 30, 11, 4, 28]
 
@@ -41,22 +38,6 @@ def bikes() -> np.ndarray:
     """A real scene with motion, (31, 128, 192, 3)."""
     path = fetch_asset("clips") / "bikes.mp4"
     return read_video(path, range(40, 71)).frames[:, 100:228, 200:392]
-
-
-def encode(
-    path: Path, frames: Iterable[np.ndarray], codec: str = "libx264", **options: str
-) -> None:
-    """Write as other programs do: `options` are those of the codec."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=FPS)
-        assert isinstance(stream, av.VideoStream)
-        pictures = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames]
-        stream.height, stream.width = pictures[0].height, pictures[0].width
-        stream.pix_fmt = "yuv420p"
-        stream.options = {**options}
-        for picture in pictures:
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
 
 
 def patch(source: Path, target: Path, name: bytes, offset: int, values: bytes) -> None:
@@ -170,18 +151,6 @@ def test_what_an_edit_list_cuts_off_does_not_count(bikes: np.ndarray, tmp_path: 
         assert difference(frames, expected) <= LEVELS
 
 
-def test_pyav_reads_where_decord_is_missing(
-    bikes: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "clip.mp4"
-    encode(path, bikes)
-    expected = read_video(path, [4, 2]).frames
-    monkeypatch.setitem(sys.modules, "decord", None)
-    assert difference(read_video(path, [4, 2]).frames, expected) <= LEVELS
-    with pytest.raises(VideoError, match=r"clip\.mp4: decord is missing or .* use pyav"):
-        read_video(path, backend="decord")
-
-
 def test_names_that_look_like_protocols(bikes: np.ndarray, tmp_path: Path) -> None:
     write_video(tmp_path / "http:clip.mp4", bikes[:3], FPS)
     assert run_python("print(len(read_video(Path('http:clip.mp4')).frames))", tmp_path) == "3"
@@ -201,7 +170,7 @@ def test_opencv_writes_sound_images_after_a_video_was_read(
 def run_python(code: str, folder: Path) -> str:
     """What a fresh process prints that starts in `folder` and has imported nothing else."""
     start = "from pathlib import Path; from lisa_video.video import read_video; "
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(
         [sys.executable, "-c", start + code],
         cwd=folder,
@@ -213,14 +182,6 @@ def run_python(code: str, folder: Path) -> str:
 
 
 # Files that cannot be read say why, in one line, and are never shortened.
-
-
-def write_sound(path: Path) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        file.writeframes(bytes(16000))
 
 
 def refused(path: Path, capfd: pytest.CaptureFixture[str]) -> str:
@@ -242,18 +203,72 @@ def refused(path: Path, capfd: pytest.CaptureFixture[str]) -> str:
     return message.removeprefix(f"{path}: ")
 
 
-def test_files_that_are_no_videos(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_broken_files(tmp_path: Path, fault: Fault, capfd: pytest.CaptureFixture[str]) -> None:
+    ((path, reason),) = break_videos(tmp_path, [fault]).items()
+    messages = set()
+    for read in (
+        read_video,
+        lambda path: read_video(path, backend="pyav"),
+        lambda path: list(iter_frames(path)),
+    ):
+        with pytest.raises(VideoError) as error:
+            read(path)
+        messages.add(str(error.value))
+    (message,) = messages
+    assert re.fullmatch(reason, message.removeprefix(f"{path}: "))
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_files_that_are_not_there_or_noise(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "clip.mp4"
     assert refused(path, capfd) == "no such video"
-    path.touch()
-    assert refused(path, capfd) == "the file is empty"
-    path.write_text("a shopping list\n" * 99)
-    assert refused(path, capfd) == "not a video, or broken from its start"
     path.write_bytes(np.random.default_rng(0).bytes(5000))
     assert refused(path, capfd) == "not a video, or broken from its start"
-    write_sound(path)
-    assert refused(path, capfd) == "has no video stream, only sound or other data"
-    assert refused(tmp_path, capfd) == "is a folder, not a video"
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert refused(tmp_path / "pipe.mp4", capfd) == "is no ordinary file"
+    loop = tmp_path / "loop.mp4"
+    loop.symlink_to(loop)
+    assert refused(loop, capfd) == "its link leads nowhere"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_files_that_may_not_be_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "clip.mp4"
+    write_video(path, np.zeros((2, 32, 32, 3), np.uint8), FPS)
+    path.chmod(0)
+    assert refused(path, capfd) == "may not be read, its permissions forbid it"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("clip.mp4", "libx264"), ("clip.mkv", "libx264"), ("clip.webm", "libvpx")]
+)
+def test_any_damage_gives_frames_or_a_reason(tmp_path: Path, name: str, codec: str) -> None:
+    path = tmp_path / name
+    encode(path, moving_frames(count=12), codec, g="6", deadline="realtime")
+    content = path.read_bytes()
+    random = np.random.default_rng(0)
+    lengths, problems = [], []
+    for _ in range(40):
+        damaged = bytearray(content)
+        for place in random.integers(0, len(content), random.integers(1, 12)):
+            damaged[place] = random.integers(256)
+        path.write_bytes(damaged)
+        try:
+            lengths.append((len(read_video(path).frames), count_frames(path)))
+        except VideoError as error:
+            problems.append(str(error))
+    assert lengths and all(read == counted for read, counted in lengths)
+    assert problems and all(
+        problem.startswith(f"{path}: ") and "\n" not in problem for problem in problems
+    )
+
+
+def test_the_list_of_faults_is_long_enough() -> None:
+    """Other tests take ten of them."""
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 10
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9, 1.0])
@@ -295,121 +310,9 @@ def test_truncated_files_of_other_kinds(
     assert re.match(problem, refused(path, capfd))
 
 
-def test_a_hole_in_a_file_is_reported_with_its_frame(
-    bikes: np.ndarray, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """As an interrupted download leaves it: of full length, and zero from somewhere on."""
-    path = tmp_path / "clip.mp4"
-    write_video(path, bikes, FPS)
-    content = path.read_bytes()
-    half = len(content) // 2
-    path.write_bytes(content[:half] + bytes(len(content) - half))
-    for backend in ("auto", "pyav"):
-        with pytest.raises(VideoError, match=r"clip\.mp4: frame \d+ cannot be decoded: Invalid"):
-            read_video(path, backend=backend)
-    assert capfd.readouterr().err == ""
-
-
 def test_frames_that_are_not_there(bikes: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     write_video(path, bikes[:4], FPS)
     for index in (4, -1):
         with pytest.raises(VideoError, match=rf"has no frame {index}, its frames are 0 to 3"):
             read_video(path, [0, index])
-
-
-# Writing.
-
-
-def test_frames_come_back_as_written(bikes: np.ndarray, tmp_path: Path) -> None:
-    path = tmp_path / "clip.mp4"
-    write_video(path, bikes, 30000 / 1001, crf=1)
-    video = read_video(path)
-    assert video.fps == pytest.approx(30000 / 1001)
-    assert video.frames.dtype == np.uint8
-    assert np.abs(video.frames.astype(float) - bikes).mean() < 2
-    content = path.read_bytes()
-    assert content.index(b"moov") < content.index(b"mdat"), "must play while it loads"
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
-
-
-@pytest.mark.parametrize("colour", [(220, 40, 30), (30, 200, 60), (20, 60, 230), (255, 255, 255)])
-def test_colours_come_back_in_both_decoders(tmp_path: Path, colour: tuple[int, ...]) -> None:
-    path = tmp_path / "clip.mp4"
-    frames = np.full((3, 32, 48, 3), colour, np.uint8)
-    write_video(path, frames, FPS)
-    for backend in ("auto", "pyav"):
-        assert difference(read_video(path, backend=backend).frames, frames) <= 3
-
-
-@pytest.mark.parametrize("size", [(48, 32), (47, 32), (48, 31), (47, 31), (1, 1)])
-def test_odd_sizes_are_padded_at_the_right_and_the_bottom(
-    tmp_path: Path, size: tuple[int, int]
-) -> None:
-    width, height = size
-    x, y = np.meshgrid(np.linspace(20, 230, width), np.linspace(20, 230, height))
-    frame = np.stack([x, y, 0 * x + 128], axis=-1).round().astype(np.uint8)
-    path = tmp_path / "clip.mp4"
-    write_video(path, [frame] * 3, FPS, crf=1)
-    read = read_video(path).frames
-    assert read.shape == (3, height + height % 2, width + width % 2, 3)
-    assert even_size(*size) == (read.shape[2], read.shape[1])
-    padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    assert np.abs(read[0].astype(float) - padded).mean() < 3
-    if height % 2:
-        assert difference(read[:, -1], read[:, -2]) <= 8
-    if width % 2:
-        assert difference(read[:, :, -1], read[:, :, -2]) <= 8
-
-
-@pytest.mark.skipif(
-    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
-    reason="needs two cores and a system that can take one away",
-)
-def test_a_file_does_not_depend_on_the_cores_allowed(bikes: np.ndarray, tmp_path: Path) -> None:
-    allowed = os.sched_getaffinity(0)
-    write_video(tmp_path / "all.mp4", bikes, 10)
-    try:
-        os.sched_setaffinity(0, {min(allowed)})
-        write_video(tmp_path / "one.mp4", bikes, 10)
-    finally:
-        os.sched_setaffinity(0, allowed)
-    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "all.mp4").read_bytes()
-
-
-def test_nothing_is_overwritten_unless_asked_to(bikes: np.ndarray, tmp_path: Path) -> None:
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(b"precious")
-    with pytest.raises(UserError, match=r"clip\.mp4: exists already"):
-        write_video(path, bikes[:2], FPS)
-    assert path.read_bytes() == b"precious"
-    write_video(path, bikes[:2], FPS, overwrite=True)
-    assert count_frames(path) == 2
-    assert os.listdir(tmp_path) == ["clip.mp4"]
-
-
-def test_an_interrupted_writer_leaves_what_was_there(bikes: np.ndarray, tmp_path: Path) -> None:
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(b"precious")
-
-    def interrupted() -> Iterator[np.ndarray]:
-        yield from bikes[:20]
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_video(path, interrupted(), FPS, overwrite=True)
-    assert path.read_bytes() == b"precious"
-    assert os.listdir(tmp_path) == ["clip.mp4"]
-
-
-def test_what_cannot_be_written(bikes: np.ndarray, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"clip\.mp4: its folder does not exist"):
-        write_video(tmp_path / "none" / "clip.mp4", bikes, FPS)
-    for fps in (0.0, -5.0, float("nan"), float("inf")):
-        with pytest.raises(UserError, match="it must be positive"):
-            write_video(tmp_path / "clip.mp4", bikes, fps)
-    with pytest.raises(UserError, match="no frame to write"):
-        write_video(tmp_path / "clip.mp4", [], FPS)
-    assert os.listdir(tmp_path) == []
