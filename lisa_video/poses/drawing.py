@@ -23,7 +23,7 @@ from lisa_video.poses.skeletons import (
     RIGHT_HAND,
     SKELETONS,
 )
-from lisa_video.raster import capsule_coverage
+from lisa_video.raster import capsule_patch
 
 _LINE_SHARE = 0.022  # line width as a share of the longer side
 _MIN_LINE = 1.2  # pixels
@@ -104,5 +104,7 @@ def _blend(
     radius: float,
     colour: NDArray[np.float32],
 ) -> None:
-    coverage = capsule_coverage(start, end, radius, radius, frame.shape[2], frame.shape[1])
-    np.maximum(frame, colour[:, None, None] * coverage, out=frame)
+    height, width = frame.shape[1:]
+    rows, columns, coverage = capsule_patch(start, end, radius, radius, width, height)
+    part = frame[:, rows, columns]
+    np.maximum(part, colour[:, None, None] * coverage, out=part)
