@@ -27,7 +27,8 @@ class AugmentationConfig:
     joint_dropout: float = 0.0
     """Share of each person's joints that are withheld from the condition, for a whole window."""
     frame_dropout: float = 0.0
-    """Share of the frames of a window whose poses are withheld from the condition."""
+    """Share of the frames of a window whose poses are withheld from the condition; where frames are
+    weighted (`alignment.frame_weighting`), these weigh nothing in the alignment loss."""
 
     def __post_init__(self) -> None:
         for name in ("flip", "crop_shift", "joint_dropout", "frame_dropout"):

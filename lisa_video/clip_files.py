@@ -5,7 +5,7 @@ Shapes: F frames, H W pixels.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,23 +109,32 @@ def clip_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def iter_images(folder: Path) -> Iterator[NDArray[np.uint8]]:
+    """Images of a folder one by one, uint8 (H, W, 3), RGB, in the order of the numbers in their
+    names; errors as in `read_clip`."""
+    return _iter_images(_images(folder))
+
+
 def _read_images(folder: Path, indices: Sequence[int] | None) -> NDArray[np.uint8]:
+    paths = _images(folder)
+    return np.stack(list(_iter_images(paths if indices is None else [paths[i] for i in indices])))
+
+
+def _iter_images(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
     import cv2
 
-    paths = _images(folder)
-    frames: list[NDArray[np.uint8]] = []
-    for path in paths if indices is None else [paths[index] for index in indices]:
+    first: tuple[int, ...] | None = None
+    for path in paths:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
         if image is None:
             raise UserError(f"{path}: cannot be read as an image")
-        if frames and image.shape != frames[0].shape:
-            height, width = frames[0].shape[:2]
+        first = first or image.shape
+        if image.shape != first:
             raise UserError(
                 f"{path}: {image.shape[1]}x{image.shape[0]} pixels, "
-                f"while the frames before it have {width}x{height}"
+                f"while the frames before it have {first[1]}x{first[0]}"
             )
-        frames.append(image.astype(np.uint8, copy=False))
-    return np.stack(frames)
+        yield image.astype(np.uint8, copy=False)
 
 
 def _open_array(path: Path) -> NDArray[np.uint8]:

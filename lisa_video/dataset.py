@@ -109,7 +109,7 @@ class ClipDataset(Dataset[Clip]):
         packed: read the clips of a packed set, and nothing below `root`.
 
     Raises:
-        UserError: as `load_manifest`; the split is unknown; a clip is shorter than a window, or has
+        UserError: as `Manifest.open`; the split is unknown; a clip is shorter than a window, or has
             so few frames a second that one would be repeated in it.
     """
 
@@ -230,7 +230,9 @@ class ClipDataset(Dataset[Clip]):
 
     def check(self) -> None:
         """Open every clip of the split, decoding only its first frame; errors as in `read`."""
-        for entry in tqdm(self.entries, desc="check clips", unit="clip", delay=2, leave=False):
+        for entry in tqdm(
+            self.entries, desc="check clips", unit="clip", delay=2, leave=False, disable=None
+        ):
             self._reader.check(entry)
 
     def _choose_buckets(self, manifest: Manifest, split: str) -> NDArray[np.int16]:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +32,6 @@ __all__ = [
     "check_lengths",
     "check_sizes",
     "load_manifest",
-    "select_split",
     "write_manifest",
 ]
 
@@ -48,16 +46,6 @@ def load_manifest(root: Path) -> list[ManifestEntry]:
         UserError: as `Manifest.open`, which here looks for every file.
     """
     return list(Manifest.open(root, check_files=True).metadata())
-
-
-def select_split(entries: Sequence[ManifestEntry], split: str, root: Path) -> list[ManifestEntry]:
-    """The entries of one split, in the manifest's order; UserError where it has none."""
-    chosen = [entry for entry in entries if entry.split == split]
-    if not chosen:
-        counts = Counter(entry.split for entry in entries)
-        known = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
-        raise UserError(f"{root}: has no split '{split}', known: {known}")
-    return chosen
 
 
 class DatasetWriter:

@@ -57,7 +57,7 @@ class ManifestColumns:
 class Manifest:
     """The clips of a dataset in the manifest's order, or some of them.
 
-    Every line is checked at opening, but only numbers are kept: 48 bytes a clip. `[i]` reads its
+    Every line is checked at opening, but only numbers are kept: 44 bytes a clip. `[i]` reads its
     line again. It can be pickled, and read from several processes and threads.
     """
 

@@ -17,7 +17,6 @@ from lisa_video.manifest import (
     DatasetWriter,
     ManifestEntry,
     load_manifest,
-    select_split,
 )
 from lisa_video.poses import PoseSequence
 from lisa_video.video import count_frames
@@ -71,9 +70,6 @@ def test_what_is_written_can_be_read(root: Path) -> None:
     for entry in entries:
         assert count_frames(root / entry.video) == entry.frames
         assert len(PoseSequence.load(root / entry.poses)) == entry.frames
-    assert select_split(entries, "validation", root) == entries[2:]
-    with pytest.raises(UserError, match=r"no split 'test', known: train \(2\), validation \(1\)"):
-        select_split(entries, "test", root)
 
 
 def test_the_schema_describes_what_is_written(root: Path) -> None:

@@ -23,6 +23,7 @@ from lisa_video.detectors import PoseDetector, build_detector
 from lisa_video.errors import UserError
 from lisa_video.extraction.captions import find_caption
 from lisa_video.extraction.people import main_people, track_people
+from lisa_video.extraction.reading import probe_source, source_frames
 from lisa_video.extraction.records import Skipped, Source, SourceRecord
 from lisa_video.extraction.shots import Span, find_shots, split_shots
 from lisa_video.extraction.smoothing import refine_motion
@@ -31,7 +32,7 @@ from lisa_video.extraction_config import ExtractPosesConfig
 from lisa_video.manifest import CLIP_FOLDER, POSE_FOLDER, ManifestEntry
 from lisa_video.poses import PoseSequence
 from lisa_video.poses.skeletons import SKELETONS
-from lisa_video.video import VideoError, VideoInfo, VideoWriter, even_size, iter_frames, probe_video
+from lisa_video.video import VideoError, VideoInfo, VideoWriter, even_size
 from lisa_video.video.plain import is_plain_mp4
 
 
@@ -98,24 +99,21 @@ def _clips_of(
     source: Source, detector: PoseDetector, config: ExtractPosesConfig
 ) -> Iterator[tuple[Span, ManifestEntry | str]]:
     """Parts of a video, each with its clip or with the reason why there is none."""
-    try:
-        caption = find_caption(source.path, source.relative, config.caption)
-    except UserError as error:
-        raise _Unfit(str(error)) from None
-    info = probe_video(source.path)
+    caption = _caption(source, config)
+    info = probe_source(source)
     if min(info.width, info.height) < config.clips.min_side:
         raise _Unfit(
             f"{info.width}x{info.height} pixels, its shorter side is under "
             f"clips.min_side={config.clips.min_side}"
         )
     spans = list(split_shots(_shots(source, info, config), config.clips))
-    with closing(iter_frames(source.path)) as frames:
+    with closing(source_frames(source)) as frames:
         for number, span in enumerate(spans):
             if len(span) < config.clips.min_frames:
                 _drop(frames, len(span))
                 yield span, f"{len(span)} frames, under clips.min_frames={config.clips.min_frames}"
                 continue
-            whole = len(spans) == 1 and is_plain_mp4(source.path)
+            whole = len(spans) == 1 and not source.image_fps and is_plain_mp4(source.path)
             identity = f"{source.id}-{number:04d}"
             part = islice(frames, len(span))
             try:
@@ -126,10 +124,19 @@ def _clips_of(
                 yield span, _entry(identity, source, poses, caption, config)
 
 
+def _caption(source: Source, config: ExtractPosesConfig) -> str:
+    if source.caption is not None:
+        return source.caption
+    try:
+        return find_caption(source.path, source.relative, config.caption)
+    except UserError as error:
+        raise _Unfit(str(error)) from None
+
+
 def _shots(source: Source, info: VideoInfo, config: ExtractPosesConfig) -> list[Span]:
     if not config.shots.detect:
         return [Span(0, info.frames)]
-    with closing(iter_frames(source.path)) as frames:
+    with closing(source_frames(source)) as frames:
         return find_shots(frames, config.shots)
 
 
@@ -201,7 +208,7 @@ def _entry(
         frames=len(poses),
         width=poses.width,
         height=poses.height,
-        split=split_of(source.relative, config.validation_share),
+        split=source.split or split_of(source.relative, config.validation_share),
         people=poses.keypoints.shape[1],
         sha256=clip_sha256(video),
     )

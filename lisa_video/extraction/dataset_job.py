@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,13 @@ from lisa_video.extraction.records import Skipped, Source
 from lisa_video.extraction.sources import find_sources
 from lisa_video.extraction.video_poses import kept_skeleton
 from lisa_video.extraction_config import ExtractPosesConfig
-from lisa_video.manifest import CLIP_FOLDER, MANIFEST, POSE_FOLDER, write_manifest
+from lisa_video.manifest import (
+    CLIP_FOLDER,
+    MANIFEST,
+    POSE_FOLDER,
+    ManifestEntry,
+    write_manifest,
+)
 from lisa_video.reports import replace_text
 
 STATE_FOLDER = ".extraction"
@@ -28,9 +35,15 @@ SKIPPED = "skipped.jsonl"
 _JOURNAL, _LOCK, _SETTINGS = "journal.jsonl", "lock", "settings.json"
 _NO_SETTINGS = ("out", "engine", "workers", "preview")  # the clips are the same whatever they are
 
+Sources = tuple[list[Source], list[Skipped]]
+"""What to extract, and what is skipped beforehand."""
 
-def check_folder(config: ExtractPosesConfig) -> None:
-    """Raises UserError for what is wrong before any video is read; writes nothing."""
+
+def check_folder(config: ExtractPosesConfig, sources: Sources | None = None) -> None:
+    """Raises UserError for what is wrong before any video is read; writes nothing.
+
+    `sources` as in `extract_folder`.
+    """
     if config.preview is not None:
         raise UserError(f"preview={config.preview}: is for a single video, not for a folder")
     source, out = config.source.resolve(), config.out.resolve()
@@ -44,12 +57,15 @@ def check_folder(config: ExtractPosesConfig) -> None:
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"{config.out}: cannot be written; choose another out")
     _check_settings(config)
-    if not find_sources(config.source)[0]:
+    found, _ = sources or find_sources(config.source)
+    if not found:
         raise UserError(f"{config.source}: no video in this folder or the folders in it")
 
 
-def extract_folder(config: ExtractPosesConfig) -> None:
+def extract_folder(config: ExtractPosesConfig, sources: Sources | None = None) -> None:
     """Turn `config.source` into a dataset at `config.out`, or go on with one.
+
+    `sources` None stands for `find_sources(config.source)`.
 
     Videos that were done, and have not changed since, are not done again; the dataset is the same
     as that of a run without interruption. Clips of videos that are gone by now stay.
@@ -68,13 +84,13 @@ def extract_folder(config: ExtractPosesConfig) -> None:
         _check_settings(config)
         kept_skeleton(build_detector(config.detector, weights=config.weights), config.skeleton)
         _write(state / _SETTINGS, json.dumps(_settings(config), indent=2) + "\n")
-        sources, skipped = find_sources(config.source)
+        found, skipped = sources or find_sources(config.source)
         with Journal(state / _JOURNAL, config.source) as journal:
-            todo = [source for source in sources if not journal.holds(source)]
+            todo = [source for source in found if not journal.holds(source)]
             _clear_remains(config.out, todo)
-            print(f"{config.out}: {len(todo)} of {len(sources)} videos to do")
+            print(f"{config.out}: {len(todo)} of {len(found)} videos to do")
             lost = _run(config, todo, journal)
-            _finish(config.out, journal, [*skipped, *lost])
+            _finish(config.out, journal, found, [*skipped, *lost])
 
 
 def _run(config: ExtractPosesConfig, todo: list[Source], journal: Journal) -> list[Skipped]:
@@ -90,16 +106,34 @@ def _run(config: ExtractPosesConfig, todo: list[Source], journal: Journal) -> li
     return lost
 
 
-def _finish(out: Path, journal: Journal, skipped: list[Skipped]) -> None:
+def _finish(out: Path, journal: Journal, found: list[Source], skipped: list[Skipped]) -> None:
     """Write the manifest and the list of what is skipped, each whole or not at all."""
+    given = {source.relative: source for source in found}
     skipped = skipped + [part for record in journal.records() for part in record.skipped]
     skipped.sort(key=lambda part: (os.fsencode(part.source), part.start or 0))
     _write(out / SKIPPED, "".join(_skipped_line(part) for part in skipped))
     clips = sum(len(record.clips) for record in journal.records())
     if not clips:
         raise UserError(f"{out}: no clip to keep; {out / SKIPPED} says why")
-    write_manifest(out, (clip for record in journal.records() for clip in record.clips))
+    records = journal.records()
+    write_manifest(
+        out,
+        (
+            _as_given(clip, given.get(each.source.relative))
+            for each in records
+            for clip in each.clips
+        ),
+    )
     print(f"{out}: {clips} clips; {len(skipped)} videos or parts skipped, see {SKIPPED}")
+
+
+def _as_given(clip: ManifestEntry, source: Source | None) -> ManifestEntry:
+    """With the caption and split that its source has now: lists may change between runs."""
+    if source is not None and source.caption is not None:
+        clip = replace(clip, caption=source.caption)
+    if source is not None and source.split is not None:
+        clip = replace(clip, split=source.split)
+    return clip
 
 
 def _skipped_line(part: Skipped) -> str:

@@ -11,7 +11,7 @@ from lisa_video.manifest import ManifestEntry
 
 @dataclass(frozen=True)
 class Source:
-    """A video of the folder."""
+    """A video of the folder, or a folder of images in it."""
 
     path: Path
     relative: str
@@ -22,6 +22,12 @@ class Source:
     """Bytes."""
     mtime_ns: int
     """Time of its last change, in nanoseconds."""
+    caption: str | None = None
+    """Caption of its clips; None: what lies beside it, or the template says."""
+    split: str | None = None
+    """Split of its clips; None: drawn from its path."""
+    image_fps: float | None = None
+    """Frames per second of a folder of images; None: it is a video."""
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ class Sample(NamedTuple):
     """One clip to read."""
 
     position: int
-    index: int
-    """In the dataset."""
+    clip: int
+    """Its index in the dataset."""
     epoch: int
     """Of its bucket."""
 
@@ -55,7 +55,7 @@ class _ClipsOfSamples(Dataset[tuple[int, Clip | EncodedClip]]):
         self.clips = clips
 
     def __getitem__(self, sample: Sample) -> tuple[int, Clip | EncodedClip]:
-        return sample.position, self.clips.clip(sample.index, sample.epoch)
+        return sample.position, self.clips.clip(sample.clip, sample.epoch)
 
 
 class BatchStream:

@@ -7,6 +7,7 @@ the workers of a torch DataLoader may start no others; it ends with its parent.
 from __future__ import annotations
 
 import atexit
+import io
 import json
 import math
 import os
@@ -197,8 +198,8 @@ class _Worker:
 
     def fill(self, frame: NDArray[np.uint8]) -> bool:
         """Read the bytes of a frame; False where the process has died before the last."""
-        assert self.process.stdout is not None
-        missing = memoryview(frame).cast("B")
+        assert isinstance(self.process.stdout, io.BufferedReader)
+        missing = frame.data.cast("B")
         while missing and (count := self.process.stdout.readinto(missing)):
             missing = missing[count:]
         return not missing

@@ -217,7 +217,7 @@ def index_frames(packets: Sequence[Packet]) -> FrameIndex | None:
     if len(places) < len(packets) or None in places:
         return None
     times = sorted(packet.start for packet in packets if packet.shown and packet.start is not None)
-    keys = []
+    keys: list[KeyFrame] = []
     for place, packet in enumerate(packets):
         if packet.key and packet.start is not None:
             if keys and keys[-1].start >= packet.start:

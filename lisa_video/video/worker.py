@@ -179,5 +179,5 @@ def _send(replies: BinaryIO, reply: Reply, frame: NDArray[np.uint8] | None = Non
     said: dict[str, Any] = {name: value for name, value in asdict(reply).items() if value}
     replies.write(json.dumps(said).encode() + b"\n")
     if frame is not None:
-        replies.write(memoryview(np.ascontiguousarray(frame)).cast("B"))
+        replies.write(np.ascontiguousarray(frame).data.cast("B"))
     replies.flush()

@@ -23,6 +23,7 @@ from lisa_video.injection import SideResiduals
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.predictions import add_noise
 from lisa_video.training.losses import Conditions, LisaObjective, noise_latents, training_losses
+from lisa_video.validation.config import FRAME_STEPS
 from tests.tiny import awakened
 from tests.tiny_cogvideox import (
     BLOCKS,
@@ -362,6 +363,7 @@ def test_only_frames_that_the_vae_gives_back_are_taken() -> None:
             latents = backbone.encode_video(pixels)
             assert latents.shape[2] == backbone.latent_frames(frames)
             assert backbone.decode_video(latents).shape == pixels.shape
+    assert backbone.frame_step == FRAME_STEPS["cogvideox"]
     # Why not 5 frames, although they make 2 latent frames: 8 come back.
     two = backbone.encode_video(torch.zeros(1, 5, 3, 8, 8))
     assert backbone.decode_video(two).shape[1] == 8

@@ -18,6 +18,7 @@ from lisa_video.backbones.wan import WanBackbone, WanSideNetwork
 from lisa_video.errors import UserError
 from lisa_video.injection import Injection, SideResiduals
 from lisa_video.pipeline import PoseToVideoPipeline
+from lisa_video.validation.config import FRAME_STEPS
 from tests.tiny import awakened, tiny_backbone
 from tests.tiny_wan import (
     BLOCKS,
@@ -224,6 +225,7 @@ def test_drawn_times_move_towards_noise(backbone: WanBackbone) -> None:
 def test_frames_that_do_not_fit_are_told_which_would(backbone: WanBackbone) -> None:
     assert [backbone.latent_frames(frames) for frames in (1, 5, 9, 13)] == [1, 2, 3, 4]
     backbone.check_frames(13)
+    assert backbone.frame_step == FRAME_STEPS["wan"]
     for frames, message in [
         (12, r"data.frames=12: the VAE takes 1 \+ 4k frames; 9 or 13 would fit"),
         (60, r"data.frames=60: the VAE takes 1 \+ 4k frames; 57 or 61 would fit"),

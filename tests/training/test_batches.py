@@ -110,11 +110,11 @@ def test_each_batch_has_one_shape_and_each_clip_its_turn(mixed: Path) -> None:
     # an epoch of its bucket that no step has reached yet.
     samples = [sample for batch in islice(stream.samples(0), 22) for sample in batch]
     assert [sample.position for sample in samples] == list(range(44))
-    counts = np.bincount([sample.index for sample in samples], minlength=11)
+    counts = np.bincount([sample.clip for sample in samples], minlength=11)
     assert counts.sum() == 44 and counts.min() >= 3 and counts.max() <= 5
     # No clip twice in an epoch, none left out before the next.
     for members in stream.members:
-        seen = [(each.epoch, each.index) for each in samples if each.index in members]
+        seen = [(each.epoch, each.clip) for each in samples if each.clip in members]
         assert len(set(seen)) == len(seen)
         assert [epoch for epoch, _ in seen] == sorted(epoch for epoch, _ in seen)
         whole = seen[: len(seen) // len(members) * len(members)]
@@ -130,7 +130,7 @@ def test_every_step_takes_one_bucket_in_all_passes_and_processes(mixed: Path) ->
     for whole in islice(one.samples(0), 20):
         spread = [sample for _ in range(2) for rank in shared for sample in next(rank)]
         assert spread == whole
-        assert len({one.clips.bucket_of[sample.index] for sample in whole}) == 1
+        assert len({one.clips.bucket_of[sample.clip] for sample in whole}) == 1
 
 
 def test_two_processes_read_what_one_reads(mixed: Path) -> None:
