@@ -32,6 +32,7 @@ ATTEMPTS = 3
 """Times that a job is tried before it is given up as one that ends its process."""
 
 _SPAWN = multiprocessing.get_context("spawn")  # threads and torch survive no fork
+_DYING_SECONDS = 5  # for a process whose pipe is closed, before it is killed
 _RAY_BLOCKS = 4096  # tasks that items are shared among: more cost Ray more than the work
 _RAY_MEMORY = 256 * 2**20  # bytes of its object store: only items and records pass through it
 
@@ -50,7 +51,7 @@ def map_jobs(
     items: Iterable[Item],
     *,
     engine: Engine = "local",
-    workers: int,
+    workers: int = 0,
     desc: str,
     gpus: float = 0,
 ) -> Iterator[Result | LostJob[Item]]:
@@ -64,7 +65,8 @@ def map_jobs(
         items: picklable, and small.
         engine: "local" or "ray". Ray runs on the cluster named by RAY_ADDRESS, and else on this
             machine.
-        workers: processes, or tasks of Ray, at a time.
+        workers: processes, or tasks of Ray, at a time; 0 takes one for each core, of this machine or
+            of the cluster.
         desc: of the progress bar.
         gpus: share of a GPU that each task of Ray is given, which else sees none; processes of
             this machine see all in any case.
@@ -74,7 +76,7 @@ def map_jobs(
             ran besides is killed.
         RuntimeError: `function` raised something else, whose traceback is in the message.
     """
-    assert workers >= 1, workers
+    assert workers >= 0, workers
     todo = list(items)
     if not todo:
         return
@@ -116,8 +118,8 @@ class _Worker:
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.pipe, theirs = _SPAWN.Pipe()
-        # Not a daemon: jobs start processes of their own to decode what may hang.
-        self._process = _SPAWN.Process(target=_serve, args=(function, theirs))
+        # A daemon, for which an interpreter that ends does not wait.
+        self._process = _SPAWN.Process(target=_serve, args=(function, theirs), daemon=True)
         with _single_threaded():
             self._process.start()
         theirs.close()
@@ -137,11 +139,16 @@ class _Worker:
             return None
         return outcome
 
-    def stop(self) -> str:
-        """Kill it; says how it ended."""
+    def stop(self) -> None:
+        """Kill it."""
         self._process.kill()
         self._process.join()
         self.pipe.close()
+
+    def ending(self) -> str:
+        """How it died."""
+        self._process.join(_DYING_SECONDS)
+        self.stop()
         code = self._process.exitcode
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
@@ -159,7 +166,7 @@ def _map_local(
         busy[worker.pipe] = worker
 
     try:
-        for _ in range(min(workers, len(items))):
+        for _ in range(min(workers or os.cpu_count() or 1, len(items))):
             start(_Worker(function))
         while busy:
             for pipe in wait(list(busy)):
@@ -168,7 +175,7 @@ def _map_local(
                 outcome, position = worker.take(), worker.position
                 del busy[pipe]
                 if outcome is None:
-                    ending = worker.stop()
+                    ending = worker.ending()
                     deaths[position] += 1
                     if deaths[position] < ATTEMPTS:
                         waiting.append(position)
@@ -263,7 +270,7 @@ def _ray_pass(
     rows = [{"position": position, "item": items[position]} for position in positions]
     jobs = ray.data.from_items(rows, override_num_blocks=blocks).map(
         partial(_ray_job, function),
-        concurrency=workers,
+        concurrency=workers or int(ray.cluster_resources()["CPU"]),
         num_cpus=1,
         num_gpus=gpus or None,
         max_retries=ATTEMPTS - 1,
@@ -300,7 +307,7 @@ def _ray_session(workers: int) -> Iterator[None]:
         ray.init(log_to_driver=False)
     else:
         ray.init(
-            num_cpus=workers,
+            num_cpus=workers or None,
             object_store_memory=_RAY_MEMORY,
             include_dashboard=False,
             log_to_driver=False,

@@ -98,7 +98,7 @@ class ExtractPosesConfig:
     """Where the work runs: in processes of this machine, or on Ray (RAY_ADDRESS names a cluster,
     whose machines see all files under the same paths)."""
     workers: int = 0
-    """Videos at a time; 0 takes one for each core."""
+    """Videos at a time; 0 takes one for each core, of this machine or of the cluster."""
 
     def __post_init__(self) -> None:
         if self.preview is not None and self.preview.suffix != ".mp4":

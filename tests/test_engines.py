@@ -99,6 +99,26 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     parent.wait()
 
 
+LEAVE = """
+import sys, time
+from lisa_video.engines import map_jobs
+
+def sleep(seconds):
+    time.sleep(seconds)
+
+if __name__ == "__main__":
+    results = map_jobs(sleep, [0, 600], workers=2, desc="sleep")
+    next(results)
+    sys.exit(3)
+"""
+
+
+def test_a_program_that_ends_waits_for_no_worker(tmp_path: Path) -> None:
+    script = tmp_path / "leave.py"
+    script.write_text(LEAVE)
+    assert subprocess.run([sys.executable, script], check=False).returncode == 3
+
+
 @pytest.mark.slow
 def test_ray_loses_and_doubles_nothing(tmp_path: Path) -> None:
     job = partial(square_but_die, folder=tmp_path, always=5, once=2)

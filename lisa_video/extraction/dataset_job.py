@@ -84,9 +84,13 @@ def extract_folder(config: ExtractPosesConfig, sources: Sources | None = None) -
         _check_settings(config)
         kept_skeleton(build_detector(config.detector, weights=config.weights), config.skeleton)
         _write(state / _SETTINGS, json.dumps(_settings(config), indent=2) + "\n")
-        found, skipped = sources or find_sources(config.source)
-        with Journal(state / _JOURNAL, config.source) as journal:
+        videos = config.source.absolute()  # for workers, wherever they run
+        found, skipped = sources or find_sources(videos)
+        with Journal(state / _JOURNAL, videos) as journal:
             todo = [source for source in found if not journal.holds(source)]
+            if [source for source in todo if journal.forget(source)]:
+                # It lists clips that are about to change.
+                (config.out / MANIFEST).unlink(missing_ok=True)
             _clear_remains(config.out, todo)
             print(f"{config.out}: {len(todo)} of {len(found)} videos to do")
             lost = _run(config, todo, journal)
@@ -96,9 +100,12 @@ def extract_folder(config: ExtractPosesConfig, sources: Sources | None = None) -
 def _run(config: ExtractPosesConfig, todo: list[Source], journal: Journal) -> list[Skipped]:
     """Do the videos; gives those whose workers died, which a later run tries again."""
     lost: list[Skipped] = []
-    job = partial(extract_source, config=config)
-    workers = config.workers or os.cpu_count() or 1
-    for record in map_jobs(job, todo, engine=config.engine, workers=workers, desc="videos"):
+    weights = config.weights and config.weights.absolute()
+    job = partial(
+        extract_source, config=replace(config, out=config.out.absolute(), weights=weights)
+    )
+    records = map_jobs(job, todo, engine=config.engine, workers=config.workers, desc="videos")
+    for record in records:
         if isinstance(record, LostJob):
             lost.append(Skipped(record.item.relative, record.reason))
         else:

@@ -59,6 +59,10 @@ class Journal:
         place = self._places.get(source.relative)
         return place is not None and place[1:] == (source.size, source.mtime_ns)
 
+    def forget(self, source: Source) -> bool:
+        """Leave out what is noted of an earlier state of a video; gives whether there was any."""
+        return self._places.pop(source.relative, None) is not None
+
     def add(self, record: SourceRecord) -> None:
         """Note what came of a video, in place of an earlier record of it."""
         line = memoryview((json.dumps(record.to_json()) + "\n").encode())
@@ -108,7 +112,7 @@ def only_run(path: Path, out: Path) -> Iterator[None]:
     """Hold the lock of a folder; the system lets go of it when the process ends, however it ends.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or the file cannot be written.
     """
     lock = FileLock(path)
     try:
@@ -117,6 +121,8 @@ def only_run(path: Path, out: Path) -> Iterator[None]:
         raise UserError(
             f"{out}: another extraction is writing here; wait for it, or choose another out"
         ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be locked: {error.strerror}") from None
     try:
         yield
     finally:

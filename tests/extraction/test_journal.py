@@ -41,6 +41,8 @@ def test_it_gives_back_what_it_was_given_in_order(tmp_path: Path) -> None:
         assert journal.holds(source)
         assert not journal.holds(replace(source, mtime_ns=201))
         assert not journal.holds(replace(source, relative="c.mp4"))
+        assert journal.forget(replace(source, mtime_ns=201)) and not journal.forget(source)
+        assert not journal.holds(source) and len(list(journal.records())) == 2
 
 
 def test_a_journal_torn_anywhere_goes_on_as_if_whole(tmp_path: Path) -> None:

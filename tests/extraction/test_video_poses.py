@@ -91,7 +91,7 @@ def test_what_can_be_wrong_beforehand_is_checked_beforehand(config: ExtractPoses
     with pytest.raises(UserError, match="none: no such folder of weights"):
         check_extraction(replace(config, weights=folder / "none"))
     with pytest.raises(UserError, match=r"deep.man\.npz: its folder does not exist"):
-        check_extraction(replace(config, output=folder / "deep" / "man.npz"))
+        check_extraction(replace(config, out=folder / "deep" / "man.npz"))
     config.out.write_bytes(b"precious")
     with pytest.raises(UserError, match=r"man\.npz: exists already"):
         check_extraction(config)
