@@ -54,7 +54,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path) -> None
         )
         (tmp_path / "train.yaml").write_text(resolved_yaml(config))
         arguments = ["--config", str(tmp_path / "train.yaml")]
-        launcher = ["torch.distributed.run", f"--nproc_per_node={processes}", "--master_port=0"]
+        launcher = ["torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
         subprocess.run(
             [sys.executable, "-m", *launcher, "pipelines/train.py", *arguments],
             cwd=ROOT,
