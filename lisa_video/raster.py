@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -41,11 +42,11 @@ def capsule_patch(
     reach = max(r0, r1) + 0.5
     columns = _pixels(p0[0], p1[0], reach, width)
     rows = _pixels(p0[1], p1[1], reach, height)
-    x = _centres(width)[columns][None, :] - np.float32(p0[0])
-    y = _centres(height)[rows][:, None] - np.float32(p0[1])
+    x: np.ndarray = _centres(width)[columns][None, :] - np.float32(p0[0])
+    y: np.ndarray = _centres(height)[rows][:, None] - np.float32(p0[1])
     axis_x, axis_y = np.float32(p1[0] - p0[0]), np.float32(p1[1] - p0[1])
     squared = axis_x * axis_x + axis_y * axis_y
-    radius = np.float32(r0)
+    radius: Any = np.float32(r0)
     # Position along the axis, 0 at p0 and 1 at p1; a capsule without length is a disc.
     if squared > 1e-9:
         along = _clamped((x * axis_x + y * axis_y) / squared)

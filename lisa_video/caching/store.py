@@ -158,7 +158,7 @@ class CacheIndex:
     def save(self, path: Path) -> None:
         """Raises UserError where it cannot be written."""
         metadata = header(shards=dict(zip(self.names, self.sizes, strict=True)), models=self.models)
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "keys": self.keys.view(np.uint8).reshape(-1, KEY_BYTES),
             "shards": self.shards,
             "checksums": self.checksums,
@@ -274,7 +274,7 @@ def _is_shard(name: str) -> bool:
     return name.endswith(SUFFIX) and not name.startswith(".")
 
 
-def _sorted_columns(by: str, **columns: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def _sorted_columns(by: str, **columns: NDArray[Any]) -> dict[str, Any]:
     """Columns in the order of one of them; of rows that are equal there, the first is kept."""
     rows = np.unique(columns[by], return_index=True)[1]
     return {name: column[rows] for name, column in columns.items()}

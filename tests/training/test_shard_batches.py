@@ -37,7 +37,7 @@ def test_an_epoch_has_each_clip_once_over_all_ranks(processes: int) -> None:
     for process in range(processes):
         samples = drawn(stream(process, processes), 80)
         assert [sample.epoch for sample in samples] == sorted(sample.epoch for sample in samples)
-        seen.update((sample.epoch, sample.index) for sample in samples)
+        seen.update((sample.epoch, sample.clip) for sample in samples)
     assert all(seen[epoch, index] == 1 for epoch in range(3) for index in range(CLIPS))
 
 
@@ -46,7 +46,7 @@ def test_a_rank_reads_shards_of_its_own_one_after_the_other(processes: int) -> N
     shards: list[set[int]] = []
     for process in range(processes):
         epoch = [s for s in drawn(stream(process, processes), 40) if s.epoch == 0]
-        row = [int(SHARDS[sample.index]) for sample in epoch]
+        row = [int(SHARDS[sample.clip]) for sample in epoch]
         assert len(set(row)) == 1 + sum(one != other for one, other in pairwise(row))
         shards.append(set(row))
     assert sum(map(len, shards)) == len(set.union(*shards)) == 9
@@ -56,7 +56,7 @@ def test_orders_change_with_seed_and_epoch_alone() -> None:
     first = drawn(stream(), 60)
     assert drawn(stream(), 60) == first
     assert drawn(stream(seed=1), 60) != first
-    epochs = [[s.index for s in first if s.epoch == epoch] for epoch in (0, 1)]
+    epochs = [[s.clip for s in first if s.epoch == epoch] for epoch in (0, 1)]
     assert epochs[0] != epochs[1] and sorted(epochs[0]) == sorted(epochs[1])
     within = [i for i in epochs[0] if SHARDS[i] == 0], [i for i in epochs[1] if SHARDS[i] == 0]
     assert sorted(within[0]) == sorted(within[1])
