@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lisa_video.assets import fetch_asset
 from lisa_video.manifest import load_manifest
@@ -168,6 +169,40 @@ def test_extract_poses(folder: Path) -> None:
     words = [str(clips) if w == "videos" else w for w in commands["extract_poses videos"]]
     run(words, {"out": folder / "clips"})
     assert load_manifest(folder / "clips")
+
+
+def test_import_and_validate(folder: Path) -> None:
+    commands, frames = readme_commands(), folder / "TikTok_dataset" / "00001" / "images"
+    frames.mkdir(parents=True)
+    video = fetch_asset("clips") / "carphone_pristine.mp4"
+    for index, frame in enumerate(read_video(video, range(20)).frames):
+        Image.fromarray(frame).save(frames / f"{index:04}.png")
+    words = [
+        str(folder / w) if w == "TikTok_dataset" else w
+        for w in commands["import_data TikTok_dataset"]
+    ]
+    run(words, {"out": folder / "tiktok"})
+    assert load_manifest(folder / "tiktok")[0].frames == 20
+
+    words = [
+        str(folder / "figures") if w == "my_set" else w for w in commands["validate_data my_set"]
+    ]
+    run(words, {"html": folder / "set.html"})
+    assert "<img" in (folder / "set.html").read_text()
+
+
+def test_cache_and_pack(folder: Path) -> None:
+    commands = readme_commands()
+    training = {
+        "data.root": folder / "figures",
+        "data.cache": folder / "cache",
+        "data.views": 1,
+        "probe.clips": 2,
+        "output": folder / "cached",
+    }
+    run(commands["cache"], training)
+    run(commands["pack_shards"], training | {"pack_to": folder / "shards"})
+    assert list((folder / "shards").glob("*.tar"))
 
 
 def test_compare_and_benchmark(folder: Path) -> None:
