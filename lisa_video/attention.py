@@ -101,7 +101,7 @@ def _sage(
     return attended
 
 
-KERNELS: dict[str, AttentionKernel] = {
+KERNELS: dict[AttentionChoice, AttentionKernel] = {
     "sdpa": AttentionKernel(nullcontext),
     "flash": AttentionKernel(lambda: sdpa_kernel(SDPBackend.FLASH_ATTENTION)),
     "xformers": AttentionKernel(lambda: _Instead(_xformers), package="xformers", cuda_only=True),
@@ -112,7 +112,7 @@ KERNELS: dict[str, AttentionKernel] = {
 }
 """By name: torch's own choice, its flash kernel, xformers, SageAttention, and the plain formula."""
 
-_AUTO = {"cuda": ("flash", "xformers", "sdpa"), "cpu": ("sdpa",)}
+_AUTO: dict[str, tuple[AttentionChoice, ...]] = {"cuda": ("flash", "xformers", "sdpa")}
 
 
 def use_attention(
@@ -133,7 +133,7 @@ def use_attention(
         UserError: the kernel that was asked for cannot run here; the message says why.
     """
     widths, device = _head_widths(networks), _device(networks)
-    passed_over = []
+    passed_over: list[str] = []
     for name in _AUTO.get(device.type, ("sdpa",)) if choice == "auto" else (choice,):
         problem = _problem(name, widths, device, dtype, training)
         if problem is None:
@@ -146,14 +146,18 @@ def use_attention(
 
 def usable_kernels(
     networks: Sequence[nn.Module], dtype: torch.dtype, *, training: bool
-) -> list[str]:
+) -> list[AttentionChoice]:
     """The kernels that `use_attention` would take."""
     widths, device = _head_widths(networks), _device(networks)
     return [name for name in KERNELS if _problem(name, widths, device, dtype, training) is None]
 
 
 def _problem(
-    name: str, widths: Sequence[int], device: torch.device, dtype: torch.dtype, training: bool
+    name: AttentionChoice,
+    widths: Sequence[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    training: bool,
 ) -> str | None:
     """Why a kernel cannot run, in a few words; found out by running it."""
     kernel = KERNELS[name]
@@ -180,7 +184,7 @@ def _problem(
     return None
 
 
-def _attention_modules(networks: Sequence[nn.Module]) -> Iterator[nn.Module]:
+def _attention_modules(networks: Sequence[nn.Module]) -> Iterator[Any]:
     """Every module of diffusers that attends by way of an exchangeable processor."""
     for network in networks:
         for module in network.modules():
@@ -189,27 +193,27 @@ def _attention_modules(networks: Sequence[nn.Module]) -> Iterator[nn.Module]:
 
 
 def _head_widths(networks: Sequence[nn.Module]) -> list[int]:
-    widths = {each.to_q.out_features // each.heads for each in _attention_modules(networks)}
-    return sorted(widths)
+    modules = _attention_modules(networks)
+    return sorted({int(each.to_q.out_features // each.heads) for each in modules})
 
 
 def _device(networks: Sequence[nn.Module]) -> torch.device:
     return next(networks[0].parameters()).device
 
 
-def _with_kernel(processor: Any, name: str) -> Any:
+def _with_kernel(processor: Any, name: AttentionChoice) -> Any:
     """A processor like `processor`, of a subclass that enters the kernel's context.
 
     A subclass, because diffusers looks at a processor's class and at the signature of its call.
     """
-    plain = getattr(processor, "without_kernel", type(processor))
+    plain: type = getattr(processor, "without_kernel", type(processor))
     changed = copy.copy(processor)
     changed.__class__ = plain if name == "sdpa" else _subclass(plain, name)
     return changed
 
 
 @functools.cache
-def _subclass(plain: type, name: str) -> type:
+def _subclass(plain: Any, name: AttentionChoice) -> type:
     @functools.wraps(plain.__call__)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         with KERNELS[name].context():

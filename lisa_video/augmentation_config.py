@@ -45,7 +45,7 @@ class AugmentationConfig:
     @property
     def crops(self) -> bool:
         """Whether the part of the picture that is seen changes from window to window."""
-        whole = self.crop_scale == (1, 1) and not self.crop_shift
+        whole = self.crop_scale == (1.0, 1.0) and not self.crop_shift
         return not whole or self.crop_centre == "people"
 
     @property

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from typing import cast
 
 import torch
 
 from lisa_video.attention import usable_kernels, use_attention
+from lisa_video.attention_config import AttentionChoice
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.benchmarks.config import AttentionBenchmarkConfig, StepBenchmarkConfig
 from lisa_video.benchmarks.measure import chosen_device, in_fresh_processes, interleaved_medians
@@ -76,7 +78,7 @@ def measure_costs(config: AttentionBenchmarkConfig) -> list[KernelCost]:
         steps = {
             name: build_step(by_kernel, load_on_device(by_kernel), "plain")
             for name in kernels
-            for by_kernel in [replace(settings, attention=name)]
+            for by_kernel in [_by_kernel(settings, name)]
         }
         device = chosen_device(config.device)
         seconds = interleaved_medians(steps, config.repeats, config.warm_up, device)
@@ -105,7 +107,7 @@ def format_costs(costs: Sequence[KernelCost]) -> str:
     return format_table(["frames", "size", "kernel", "seconds", "ratio", "peak MiB"], rows)
 
 
-def _kernels(config: AttentionBenchmarkConfig, backbone: VideoBackbone) -> list[str]:
+def _kernels(config: AttentionBenchmarkConfig, backbone: VideoBackbone) -> list[AttentionChoice]:
     """Those asked for, or all that run; UserError for one that does not."""
     networks, dtype = [backbone.main_network], DTYPES[config.mixed_precision]
     if not config.kernels:
@@ -124,4 +126,8 @@ def _step_config(
 
 
 def _peak_mb(settings: StepBenchmarkConfig, kernel: str) -> float:
-    return measure_peak_mb(replace(settings, attention=kernel), "plain")
+    return measure_peak_mb(_by_kernel(settings, kernel), "plain")
+
+
+def _by_kernel(settings: StepBenchmarkConfig, kernel: str) -> StepBenchmarkConfig:
+    return replace(settings, attention=cast(AttentionChoice, kernel))

@@ -126,9 +126,10 @@ class Stage:
             state = torch.load(self.path, weights_only=True)
             for key, module in modules.items():
                 module.load_state_dict(state["modules"][key])
-            for parts, name in ((self.optimizers, "optimizers"), (self.schedules, "schedules")):
-                for part, values in zip(parts, state[name], strict=True):
-                    part.load_state_dict(values)
+            for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(values)
+            for schedule, values in zip(self.schedules, state["schedules"], strict=True):
+                schedule.load_state_dict(values)
             self.step = state["step"]
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
