@@ -6,7 +6,7 @@ process of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -75,7 +75,7 @@ def measure_costs(config: AttentionBenchmarkConfig) -> list[KernelCost]:
     for frames, size in product(config.frames, config.sizes):
         settings = _step_config(config, frames, size)
         # A backbone each: its attention modules hold the kernel.
-        steps = {
+        steps: dict[str, Callable[[], object]] = {
             name: build_step(by_kernel, load_on_device(by_kernel), "plain")
             for name in kernels
             for by_kernel in [_by_kernel(settings, name)]
