@@ -142,8 +142,11 @@ def format_costs(costs: ManifestCosts) -> str:
     ]
     header = ["", "imports s", "open s", "CPU s", "times less", "peak MiB", "times less"]
     size = f"{costs.clips} clips, {costs.megabytes:.0f} MB of lines"
-    validated = f"{costs.validated} clips validated (metadata only, files looked for)"
-    return f"{size}\n{format_table(header, rows)}\n\n{validated}: {costs.validation_seconds:.2f} s"
+    validated = (
+        f"{costs.validated} clips validated (metadata only, files looked for): "
+        f"{costs.validation_seconds:.2f} s, CPU {costs.validation_cpu_seconds:.2f} s"
+    )
+    return f"{size}\n{format_table(header, rows)}\n\n{validated}"
 
 
 def _measure_opening(variant: str, root: Path) -> Opening:
