@@ -31,6 +31,11 @@ class PackConfig(TrainConfig):
             raise UserError("pack_to is not set: name the folder or URL of the packed set")
         if self.data.shards is not None:
             raise UserError("data.shards: what is packed already is not packed again")
+        if self.probe.every and self.data.validation_split == self.data.split:
+            raise UserError(
+                f"data.validation_split={self.data.split}: that is the split of training, whose "
+                "clips are shuffled when they are packed; name another, or set probe.every to 0"
+            )
         for name in ("clips_per_shard", "packers"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1")

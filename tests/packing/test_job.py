@@ -177,6 +177,18 @@ def test_other_settings_are_refused(
         opened(TrainConfig(**settings(config, data=replace(config.data, cache=None, root=Path()))))
 
 
+def test_settings_that_cannot_be_packed_are_refused(tmp_path: Path) -> None:
+    config = cache_config(tmp_path, tmp_path, tmp_path)
+    with pytest.raises(UserError, match="pack_to is not set"):
+        packing(config, "")
+    with pytest.raises(UserError, match=r"data\.validation_split=train: that is the split"):
+        packing(config, "x", data=replace(config.data, validation_split="train"))
+    with pytest.raises(UserError, match="packed already is not packed again"):
+        packing(config, "x", data=replace(config.data, cache=None, shards="y"))
+    with pytest.raises(UserError, match="clips_per_shard=0: must be at least 1"):
+        packing(config, "x", clips_per_shard=0)
+
+
 def test_a_set_is_never_written_over(
     packed_encodings: tuple[CacheConfig, Path], tmp_path: Path
 ) -> None:
