@@ -21,7 +21,6 @@ from tqdm import tqdm
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.caching.config import CacheConfig
 from lisa_video.caching.keys import EncoderKeys
-from lisa_video.caching.locking import only_writer
 from lisa_video.caching.plan import (
     Plan,
     PlannedView,
@@ -36,6 +35,7 @@ from lisa_video.clip_reader import ClipReader
 from lisa_video.dataset import pixel_values
 from lisa_video.engines import LostJob, map_jobs
 from lisa_video.errors import UserError
+from lisa_video.locking import only_writer
 from lisa_video.training.config import BackboneConfig, Precision, TrainConfig
 from lisa_video.training.setup import DTYPES, check_precision, open_backbone
 from lisa_video.training.sources import open_readings

@@ -16,11 +16,12 @@ from lisa_video.detectors import build_detector
 from lisa_video.engines import LostJob, map_jobs
 from lisa_video.errors import UserError
 from lisa_video.extraction.clips import extract_source
-from lisa_video.extraction.journal import Journal, only_run
+from lisa_video.extraction.journal import Journal
 from lisa_video.extraction.records import Skipped, Source
 from lisa_video.extraction.sources import find_sources
 from lisa_video.extraction.video_poses import kept_skeleton
 from lisa_video.extraction_config import ExtractPosesConfig
+from lisa_video.locking import only_writer
 from lisa_video.manifest import (
     CLIP_FOLDER,
     MANIFEST,
@@ -80,7 +81,7 @@ def extract_folder(config: ExtractPosesConfig, sources: Sources | None = None) -
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{config.out}: cannot make this folder: {error.strerror}") from None
-    with only_run(state / _LOCK, config.out):
+    with only_writer(config.out, state / _LOCK):
         _check_settings(config)
         kept_skeleton(build_detector(config.detector, weights=config.weights), config.skeleton)
         _write(state / _SETTINGS, json.dumps(_settings(config), indent=2) + "\n")

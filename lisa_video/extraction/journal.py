@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-
-from filelock import FileLock, Timeout
 
 from lisa_video.errors import UserError
 from lisa_video.extraction.records import Source, SourceRecord
@@ -105,25 +102,3 @@ class Journal:
                 f"{self._path}: {name} is damaged; choose another out, or remove this file to "
                 "begin anew"
             ) from None
-
-
-@contextmanager
-def only_run(path: Path, out: Path) -> Iterator[None]:
-    """Hold the lock of a folder; the system lets go of it when the process ends, however it ends.
-
-    Raises:
-        UserError: another process holds it, or the file cannot be written.
-    """
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"{out}: another extraction is writing here; wait for it, or choose another out"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be locked: {error.strerror}") from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -18,11 +18,11 @@ from safetensors.torch import save
 from tqdm import tqdm
 
 from lisa_video.caching.keys import EncoderKeys
-from lisa_video.caching.locking import only_writer
 from lisa_video.caching.plan import Reading, check_content
 from lisa_video.caching.store import CacheStore
 from lisa_video.engines import LostJob, map_jobs
 from lisa_video.errors import UserError
+from lisa_video.locking import only_writer
 from lisa_video.manifest import MANIFEST, ManifestEntry, write_manifest
 from lisa_video.packing.archive import PartRange, ShardWriter, json_line
 from lisa_video.packing.config import PackConfig

@@ -15,10 +15,10 @@ from lisa_video.caching import job
 from lisa_video.caching.config import CacheConfig
 from lisa_video.caching.job import EncodeJob, encode_shard
 from lisa_video.caching.keys import EncoderKeys
-from lisa_video.caching.locking import only_writer
 from lisa_video.caching.shards import ShardInfo, write_shard
 from lisa_video.caching.store import INDEX, SHARDS, CacheStore
 from lisa_video.errors import UserError
+from lisa_video.locking import only_writer
 from lisa_video.manifest import load_manifest, write_manifest
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.setup import open_backbone
@@ -193,7 +193,7 @@ def test_one_run_at_a_time(clips: Path, tmp_path: Path, checkpoint: Path) -> Non
     job.run(config)
     holder = (
         "import sys; from pathlib import Path\n"
-        "from lisa_video.caching.locking import only_writer\n"
+        "from lisa_video.locking import only_writer\n"
         "with only_writer(Path(sys.argv[1])):\n"
         "    print('held', flush=True); sys.stdin.read()\n"
     )

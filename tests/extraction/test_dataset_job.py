@@ -17,8 +17,8 @@ from lisa_video.dataset import ClipDataset
 from lisa_video.errors import UserError
 from lisa_video.extraction.dataset_job import SKIPPED, STATE_FOLDER
 from lisa_video.extraction.job import check_extraction, extract
-from lisa_video.extraction.journal import only_run
 from lisa_video.extraction_config import ClipsConfig, ExtractPosesConfig
+from lisa_video.locking import only_writer
 from lisa_video.manifest import MANIFEST, load_manifest
 from tests.broken_videos import FAULTS, break_videos
 from tests.extraction.man import man_config, write_man
@@ -145,8 +145,8 @@ def test_a_folder_takes_one_run_at_a_time_and_one_kind_of_clips(config: ExtractP
     state = config.out / STATE_FOLDER
     state.mkdir(parents=True)
     with (
-        only_run(state / "lock", config.out),
-        pytest.raises(UserError, match="out: another extraction is writing here"),
+        only_writer(config.out, state / "lock"),
+        pytest.raises(UserError, match="out: another run is writing here"),
     ):
         extract(config)
     with pytest.raises(UserError, match="no clip to keep"):

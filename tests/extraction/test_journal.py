@@ -1,16 +1,13 @@
 """The journal: whole after every kill, and the lock, which ends with its process."""
 
 import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lisa_video.errors import UserError
-from lisa_video.extraction.journal import Journal, only_run
+from lisa_video.extraction.journal import Journal
 from lisa_video.extraction.records import Skipped, Source, SourceRecord
 from lisa_video.manifest import ManifestEntry
 
@@ -75,28 +72,3 @@ def test_damage_before_the_end_is_refused_with_its_line(tmp_path: Path, line: by
     with pytest.raises(UserError, match="journal: line 2 is damaged"):
         Journal(path, Path("videos"))
     assert path.read_bytes() == content
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from lisa_video.extraction.journal import only_run
-with only_run(Path(sys.argv[1]), Path("set")):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
-
-def test_a_lock_is_held_until_its_process_is_killed(tmp_path: Path) -> None:
-    lock = tmp_path / "lock"
-    command = [sys.executable, "-c", HOLD, str(lock)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None and other.stdout.readline() == "held\n"
-        with (
-            pytest.raises(UserError, match="set: another extraction is writing here"),
-            only_run(lock, Path("set")),
-        ):
-            pass
-        other.send_signal(signal.SIGKILL)
-    with only_run(lock, Path("set")):
-        pass

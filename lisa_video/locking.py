@@ -14,12 +14,14 @@ LOCK_FILE = ".lock"
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path, lock_file: Path | None = None) -> Iterator[None]:
     """Hold the operating system's lock on `folder`, which exists; it ends with the process.
+
+    `lock_file` is where the lock is kept, `.lock` in the folder unless given.
 
     Raises UserError where another process holds it.
     """
-    lock = FileLock(folder / LOCK_FILE)
+    lock = FileLock(lock_file or folder / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
     except Timeout:
