@@ -115,7 +115,7 @@ def test_driving_video_is_detected_frame_by_frame(
     """A bright square moves; the detector puts every joint into its middle."""
 
     class SquareDetector:
-        name = "square"
+        name, skeleton = "square", "openpose18"
 
         def detect(self, frames: np.ndarray) -> np.ndarray:
             keypoints = np.ones((len(frames), 1, 18, 3), dtype=np.float32)

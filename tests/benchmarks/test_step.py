@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lisa_video.benchmarks import BENCHMARKS
 from lisa_video.benchmarks.config import StepBenchmarkConfig
 from lisa_video.benchmarks.step import VARIANTS, StepCosts, build_step, check
 from lisa_video.errors import UserError
@@ -128,7 +129,7 @@ def test_without_a_known_benchmark_there_is_one_line(arguments: list[str]) -> No
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: no benchmark '")
-    assert line.endswith("one of: step, parameters, fvd")
+    assert line.endswith(f"one of: {', '.join(BENCHMARKS)}")
 
 
 def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
