@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lisa_video.attention_config import AttentionChoice
+from lisa_video.config_checks import at_least
 from lisa_video.errors import UserError
 from lisa_video.training.config import BackboneConfig, Precision
 
@@ -56,12 +57,8 @@ class StepBenchmarkConfig:
     """File for the result as JSON; must not exist."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "frames", "repeats"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("warm_up", "threads"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)}: must not be negative")
+        at_least(1, batch_size=self.batch_size, frames=self.frames, repeats=self.repeats)
+        at_least(0, warm_up=self.warm_up, threads=self.threads)
 
 
 @dataclass(frozen=True)
@@ -98,12 +95,8 @@ class AttentionBenchmarkConfig:
             raise UserError("kernels: auto is no kernel; name kernels, or leave the list empty")
         if not self.frames or not self.sizes:
             raise UserError("frames and sizes must not be empty")
-        for name in ("batch_size", "repeats"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("warm_up", "threads"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)}: must not be negative")
+        at_least(1, batch_size=self.batch_size, repeats=self.repeats)
+        at_least(0, warm_up=self.warm_up, threads=self.threads)
 
 
 @dataclass(frozen=True)
@@ -157,16 +150,17 @@ class FvdBenchmarkConfig:
     """File for the result as JSON; must not exist."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "repeats", "frechet_repeats"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        at_least(
+            1,
+            batch_size=self.batch_size,
+            repeats=self.repeats,
+            frechet_repeats=self.frechet_repeats,
+        )
         if self.frames < 9:
             raise UserError(f"frames={self.frames}: I3D needs at least 9")
         if self.value_clips < 2 or min([*self.samples, *self.dimensions], default=2) < 2:
             raise UserError("value_clips, samples and dimensions must be at least 2")
-        for name in ("warm_up", "threads"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)}: must not be negative")
+        at_least(0, warm_up=self.warm_up, threads=self.threads)
 
 
 @dataclass(frozen=True)
@@ -190,9 +184,7 @@ class DecodeBenchmarkConfig:
     """File for the result as JSON; must not exist."""
 
     def __post_init__(self) -> None:
-        for name in ("window", "windows", "whole"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        at_least(1, window=self.window, windows=self.windows, whole=self.whole)
         if min(self.key_intervals, default=1) < 1:
             raise UserError(f"key_intervals={self.key_intervals}: each must be at least 1")
 
@@ -251,12 +243,14 @@ class LoaderBenchmarkConfig:
     """File for the result as JSON; must not exist."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "frames", "clips", "repeats"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("warm_up", "threads"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)}: must not be negative")
+        at_least(
+            1,
+            batch_size=self.batch_size,
+            frames=self.frames,
+            clips=self.clips,
+            repeats=self.repeats,
+        )
+        at_least(0, warm_up=self.warm_up, threads=self.threads)
 
 
 @dataclass(frozen=True)
@@ -271,6 +265,4 @@ class ManifestBenchmarkConfig:
     """File for the result as JSON; must not exist."""
 
     def __post_init__(self) -> None:
-        for name in ("clips", "validated_clips"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        at_least(1, clips=self.clips, validated_clips=self.validated_clips)

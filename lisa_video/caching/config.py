@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from lisa_video.config_checks import at_least
 from lisa_video.errors import UserError
 from lisa_video.training.config import TrainConfig
 
@@ -30,6 +31,4 @@ class CacheConfig(TrainConfig):
             raise UserError("data.cache is not set: name the folder that the cache is to be in")
         if not 0 <= self.gpus <= 1:
             raise UserError(f"gpus={self.gpus}: must lie in [0, 1]")
-        for name in ("encoders", "shard_clips"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        at_least(1, encoders=self.encoders, shard_clips=self.shard_clips)

@@ -14,8 +14,9 @@ from lisa_video.comparison.config import CompareConfig, Setting, arm_config, arm
 from lisa_video.comparison.scoring import HeldOutClips
 from lisa_video.reports import json_number, replace_text
 from lisa_video.training.encoding import ClipEncoder
-from lisa_video.training.loop import TrainState, train
+from lisa_video.training.loop import train
 from lisa_video.training.run_folder import read_log
+from lisa_video.training.state import TrainState
 
 METRICS = ("pck@0.1", "pck@0.2", "keypoint_distance")
 

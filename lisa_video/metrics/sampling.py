@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from lisa_video.config_checks import at_least
 from lisa_video.errors import UserError
 
 Start = Literal["first", "middle", "random"]
@@ -36,9 +37,7 @@ class ClipSampling:
     """Of random starts."""
 
     def __post_init__(self) -> None:
-        for name in ("frames", "stride", "step"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        at_least(1, frames=self.frames, stride=self.stride, step=self.step)
         if self.clips < 0:
             raise UserError(f"clips={self.clips}: must not be negative")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from lisa_video.config_checks import at_least
 from lisa_video.errors import UserError
 from lisa_video.training.config import TrainConfig
 
@@ -36,6 +37,4 @@ class PackConfig(TrainConfig):
                 f"data.validation_split={self.data.split}: that is the split of training, whose "
                 "clips are shuffled when they are packed; name another, or set probe.every to 0"
             )
-        for name in ("clips_per_shard", "packers"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        at_least(1, clips_per_shard=self.clips_per_shard, packers=self.packers)

@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 from diffusers import ModelMixin
+from torch.amp import GradScaler
+from torch.optim import Optimizer
 
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.decoder import LisaDecoder
@@ -70,6 +72,11 @@ class CheckpointState:
     """`state_dict` of the optimizer."""
     scaler: dict[str, Any] | None
     """`state_dict` of the gradient scaler, with fp16."""
+
+    @classmethod
+    def of(cls, step: int, optimizer: Optimizer, scaler: GradScaler | None) -> CheckpointState:
+        """What there is to keep after `step`."""
+        return cls(step, optimizer.state_dict(), None if scaler is None else scaler.state_dict())
 
 
 def save_checkpoint(output: Path, networks: Networks, state: CheckpointState, *, keep: int) -> Path:

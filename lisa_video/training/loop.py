@@ -9,42 +9,36 @@ Shapes: B batch, F frames, C latent channels, H W pixels, h w latent cells.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
-from einops import rearrange
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lisa_video.backbones.base import VideoBackbone
 from lisa_video.errors import UserError
+from lisa_video.training.acceleration import build_accelerator
 from lisa_video.training.average import update_average
 from lisa_video.training.batches import Batch
 from lisa_video.training.checkpoint import (
     CheckpointState,
-    Networks,
     latest_checkpoint,
     load_state,
     replace_folder,
     save_checkpoint,
 )
-from lisa_video.training.config import OptimizerConfig, TrainConfig
-from lisa_video.training.draws import Purpose, draw, stream_seed
+from lisa_video.training.config import TrainConfig
+from lisa_video.training.draws import Purpose, stream_seed
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.losses import (
-    Conditions,
     LisaObjective,
     LossTerms,
-    NoisedLatents,
     log_values,
-    noise_latents,
     scalars,
     training_losses,
 )
-from lisa_video.training.run_folder import RunLog, check_run_folder, claim_run_folder
+from lisa_video.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from lisa_video.training.preparation import prepare_batch
+from lisa_video.training.reporting import Reporter
+from lisa_video.training.run_folder import check_run_folder, claim_run_folder
 from lisa_video.training.setup import (
     DTYPES,
     build_probe,
@@ -54,19 +48,7 @@ from lisa_video.training.setup import (
     start_networks,
 )
 from lisa_video.training.sources import open_sources
-
-
-@dataclass(frozen=True)
-class TrainState:
-    """A run at one step, for `on_step` and as the result; its networks live on and change."""
-
-    step: int
-    """Optimizer steps done."""
-    backbone: VideoBackbone
-    networks: Networks
-
-
-OnStep = Callable[[int, TrainState], object]
+from lisa_video.training.state import OnStep, TrainState
 
 
 def train(
@@ -84,7 +66,7 @@ def train(
     # The run: new, or going on.
     check_run_folder(config)
     check_precision(config)
-    accelerator = _build_accelerator(config)
+    accelerator = build_accelerator(config)
     checkpoint = latest_checkpoint(config.output)
     state = None if checkpoint is None else load_state(checkpoint)
     first_step = 0 if state is None else state.step
@@ -113,13 +95,13 @@ def train(
     if accelerator.is_main_process and side.taken_over is not None:
         print(*side.taken_over.lines(), sep="\n")
     trained: list[nn.Module] = [side] if decoder is None else [side, decoder]
-    lr_scales = (1.0, config.alignment.decoder_lr_scale)
+    lr_scales = (1.0, config.alignment.decoder_lr_scale)[: len(trained)]
     parameters = [parameter for module in trained for parameter in module.parameters()]
     if config.gradient_checkpointing:
         side.enable_gradient_checkpointing()
         backbone.enable_gradient_checkpointing()
     wrapped: list[nn.Module] = [accelerator.prepare(module) for module in trained]
-    optimizer = accelerator.prepare(_build_optimizer(config.optimizer, trained))
+    optimizer = accelerator.prepare(build_optimizer(config.optimizer, trained, lr_scales))
     if state is not None:
         optimizer.load_state_dict(state.optimizer)
         if state.scaler is not None:
@@ -128,11 +110,13 @@ def train(
     if decoder is not None:
         lisa = LisaObjective(wrapped[1], config.alignment.tap, config.alignment.weight)
 
-    # The log.
-    log = None
+    # What is shown of it, and kept.
+    reporter = None
     if accelerator.is_main_process:
         claim_run_folder(config)
-        log = RunLog(config.output, first_step)
+        reporter = Reporter(config, backbone, networks, probe, on_step, first_step)
+        if first_step == 0:
+            reporter.report(0, {})
     bar = tqdm(
         desc=f"train {config.objective}",
         initial=first_step,
@@ -141,38 +125,13 @@ def train(
         disable=not accelerator.is_main_process,
     )
 
-    def report(step: int, values: dict[str, float | list[float]]) -> None:
-        """What follows a step in the main process: probe, log, callback, checkpoint."""
-        if log is None:
-            return
-        last = step == config.steps
-        if probe is not None and (step % config.probe.every == 0 or last):
-            measured = probe.measure(side).values()
-            values = values | {f"probe/{name}": value for name, value in measured.items()}
-        if values:
-            log.write(step, values)
-        if on_step is not None:
-            on_step(step, TrainState(step, backbone, networks))
-        if step and (step % config.checkpoint_every == 0 or last):
-            scaler = None if accelerator.scaler is None else accelerator.scaler.state_dict()
-            save_checkpoint(
-                config.output,
-                networks,
-                CheckpointState(step, optimizer.state_dict(), scaler),
-                keep=config.keep_checkpoints,
-            )
-
-    if first_step == 0:
-        report(0, {})
-
     batches = stream.batches(first_step)
     for step in range(first_step + 1, config.steps + 1):
         # Forward and backward, once for each accumulated pass.
         started, data_s = time.perf_counter(), 0.0
         torch.manual_seed(_module_seed(config.seed, step, accelerator.process_index))
         side.train()
-        for group, scale in zip(optimizer.param_groups, lr_scales, strict=False):
-            group["lr"] = scale * learning_rate(config.optimizer, step)
+        set_learning_rate(optimizer, learning_rate(config.optimizer, step))
         passes: list[Tensor] = []
         for _ in range(config.optimizer.gradient_accumulation_steps):
             asked = time.perf_counter()
@@ -206,65 +165,25 @@ def train(
             }
             bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
         bar.update()
-        report(step, values)
+        if reporter is not None:
+            reporter.report(step, values)
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                save_checkpoint(
+                    config.output,
+                    networks,
+                    CheckpointState.of(step, optimizer, accelerator.scaler),
+                    keep=config.keep_checkpoints,
+                )
     bar.close()
 
     # The finished networks.
     accelerator.wait_for_everyone()
-    if log is not None:
-        log.close()
+    if reporter is not None:
+        reporter.close()
         replace_folder(config.output / "side_network", networks.finished.save_pretrained)
         if decoder is not None:
             replace_folder(config.output / "decoder", decoder.save_pretrained)
     return TrainState(config.steps, backbone, networks)
-
-
-def learning_rate(config: OptimizerConfig, step: int) -> float:
-    """Of the update that makes step `step`, counted from 1: linear warm-up, then constant."""
-    return config.lr * min(1.0, step / max(1, config.warmup_steps))
-
-
-def prepare_batch(
-    config: TrainConfig, encoder: ClipEncoder, batch: Batch
-) -> tuple[NoisedLatents, Conditions]:
-    """Encode, noise and drop: what the networks read of a batch, on the backbone's device."""
-    backbone, clips = encoder.backbone, batch.clips
-    device = backbone.device
-    latents = encoder.batch_latents(clips)
-    draws = draw(config, backbone, batch.positions, latents.shape[1:])
-    pose_kept = ~draws.pose_dropped
-    weights = clips.frame_weights
-    if not config.alignment.frame_weighting:
-        weights = torch.ones_like(weights)
-    noised = noise_latents(backbone, latents, draws.noise.to(device), draws.timesteps.to(device))
-    conditions = Conditions(
-        text=encoder.batch_text(clips, draws.text_dropped.tolist()),
-        pose_frames=(clips.pose_frames * rearrange(pose_kept, "b -> b 1 1 1 1")).to(device),
-        frame_weights=backbone.latent_frame_means(weights * rearrange(pose_kept, "b -> b 1")).to(
-            device
-        ),
-    )
-    return noised, conditions
-
-
-def _build_accelerator(config: TrainConfig) -> Accelerator:
-    # A point without projection leaves encoder weights behind it unused.
-    subset = DistributedDataParallelKwargs(
-        find_unused_parameters=config.side_network.injection != "all"
-    )
-    return Accelerator(
-        mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.optimizer.gradient_accumulation_steps,
-        kwargs_handlers=[subset],
-    )
-
-
-def _build_optimizer(config: OptimizerConfig, modules: list[nn.Module]) -> torch.optim.Optimizer:
-    """One parameter group per module, in their order."""
-    groups = [{"params": list(module.parameters())} for module in modules]
-    return torch.optim.AdamW(
-        groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
-    )
 
 
 def _module_seed(seed: int, step: int, process: int) -> int:

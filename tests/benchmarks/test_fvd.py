@@ -50,7 +50,7 @@ def test_checks_before_the_work() -> None:
         ({"frames": 8}, "frames=8: I3D needs at least 9"),
         ({"repeats": 0}, "repeats=0: must be at least 1"),
         ({"samples": [1]}, "must be at least 2"),
-        ({"warm_up": -1}, "warm_up=-1: must not be negative"),
+        ({"warm_up": -1}, "warm_up=-1: must be at least 0"),
     ):
         with pytest.raises(UserError, match=message):
             replace(FvdBenchmarkConfig(), **change)

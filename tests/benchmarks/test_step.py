@@ -119,7 +119,7 @@ def test_checks_before_the_work(config: StepBenchmarkConfig, tmp_path: Path) -> 
             check(replace(config, **change))
     with pytest.raises(UserError, match="repeats=0: must be at least 1"):
         replace(config, repeats=0)
-    with pytest.raises(UserError, match="warm_up=-1: must not be negative"):
+    with pytest.raises(UserError, match="warm_up=-1: must be at least 0"):
         replace(config, warm_up=-1)
 
 

@@ -14,9 +14,10 @@ from lisa_video.caching import job
 from lisa_video.caching.config import CacheConfig
 from lisa_video.errors import UserError
 from lisa_video.training.config import TrainConfig
-from lisa_video.training.loop import TrainState, train
+from lisa_video.training.loop import train
 from lisa_video.training.run_folder import read_log
 from lisa_video.training.setup import check_training
+from lisa_video.training.state import TrainState
 from tests.caching.conftest import cache_config
 from tests.tiny_wan import tiny_wan_checkpoint
 

@@ -24,11 +24,14 @@ from lisa_video.training.batches import BatchStream
 from lisa_video.training.checkpoint import checkpoints, latest_checkpoint, load_state
 from lisa_video.training.config import OptimizerConfig
 from lisa_video.training.encoding import ClipEncoder
-from lisa_video.training.loop import TrainState, learning_rate, prepare_batch, train
+from lisa_video.training.loop import train
 from lisa_video.training.losses import Conditions, NoisedLatents
+from lisa_video.training.optimizer import learning_rate
+from lisa_video.training.preparation import prepare_batch
 from lisa_video.training.run_folder import read_log
 from lisa_video.training.setup import new_networks
 from lisa_video.training.sources import open_dataset, open_probe_dataset
+from lisa_video.training.state import TrainState
 from lisa_video.video import read_video
 from tests.tiny import tiny_backbone
 from tests.training.runs import SIZE, tiny_config, write_clips

@@ -1,0 +1,23 @@
+"""Settings of one training run, a file for each part of it. Imports nothing heavy."""
+
+from lisa_video.training.config.backbone import BackboneConfig
+from lisa_video.training.config.data import DataConfig
+from lisa_video.training.config.networks import SideNetworkConfig
+from lisa_video.training.config.objective import AlignmentConfig, TimestepConfig
+from lisa_video.training.config.observation import ProbeConfig
+from lisa_video.training.config.optimizer import EmaConfig, OptimizerConfig
+from lisa_video.training.config.run import Objective, Precision, TrainConfig
+
+__all__ = [
+    "AlignmentConfig",
+    "BackboneConfig",
+    "DataConfig",
+    "EmaConfig",
+    "Objective",
+    "OptimizerConfig",
+    "Precision",
+    "ProbeConfig",
+    "SideNetworkConfig",
+    "TimestepConfig",
+    "TrainConfig",
+]

@@ -1,0 +1,36 @@
+"""The trained network of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lisa_video.errors import UserError
+
+
+@dataclass(frozen=True)
+class SideNetworkConfig:
+    """The trained network."""
+
+    injection: list[str | int] | dict[str, int] | Literal["all"] = "all"
+    """Injection points with a zero projection: names such as [down_5, mid] or indices such as
+    [0, 3, 6], {stride: k} for every k-th from the first, {even: n} for the last of each of n equal
+    groups, or all."""
+    hidden_size: int | None = None
+    """Wan, CogVideoX: width of the copied blocks, whole attention heads; null: the backbone's."""
+    pose_init: Literal["zero", "normal"] = "zero"
+    """Start of the pose encoder: zero as in ControlNet, or normal: poses are seen at once."""
+    init_from: Path | None = None
+    """Folder of a side network of this backbone to start from, instead of a copy of the backbone;
+    the settings above are then that network's."""
+    controlnet: str | None = None
+    """AnimateDiff: folder or hub name of a diffusers ControlNet to start from; only the motion
+    modules stay the backbone's. Step 0 is then that ControlNet's control, frame by frame, and
+    `pose_init` has no effect."""
+
+    def __post_init__(self) -> None:
+        if not self.injection:
+            raise UserError("side_network.injection is empty: name injection points, or 'all'")
+        if self.init_from is not None and self.controlnet is not None:
+            raise UserError("side_network: give either init_from or controlnet")
