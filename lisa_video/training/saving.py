@@ -263,7 +263,7 @@ def disk_full_named(output: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        what = str(error.filename or "a file")
+        what = str(error.filename or "a file of the run")
         raise _no_room(output, what, None, f"cannot be written: {error.strerror}") from None
 
 
