@@ -209,6 +209,21 @@ def load_state(checkpoint: Path) -> CheckpointState:
         raise _damaged(path, "not readable", checkpoint) from None
 
 
+def restore_optimizer(optimizer: Optimizer, state: CheckpointState) -> None:
+    """Give an optimizer the moments of a checkpoint; its settings stay those that it was made with.
+
+    Raises UserError where they are moments of other parameters.
+    """
+    groups, stored = optimizer.state_dict()["param_groups"], state.optimizer["param_groups"]
+    counts, stored_counts = ([len(group["params"]) for group in some] for some in (groups, stored))
+    if counts != stored_counts:
+        raise UserError(
+            f"the checkpoint of step {state.step} has an optimizer of {stored_counts} parameters in "
+            f"groups, and these settings make one of {counts}; set what makes groups as it was"
+        )
+    optimizer.load_state_dict({**state.optimizer, "param_groups": groups})
+
+
 def _damaged(path: Path, problem: str, checkpoint: Path) -> UserError:
     """Never silently: going on from an older checkpoint throws steps away."""
     older = [each for each in checkpoints(checkpoint.parent.parent) if each.name < checkpoint.name]

@@ -20,7 +20,12 @@ from tqdm import tqdm
 from lisa_video.training.acceleration import build_accelerator
 from lisa_video.training.agreement import in_main_process, require_same
 from lisa_video.training.average import update_average
-from lisa_video.training.checkpoint import CheckpointState, load_state, verify_checkpoint
+from lisa_video.training.checkpoint import (
+    CheckpointState,
+    load_state,
+    restore_optimizer,
+    verify_checkpoint,
+)
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.draws import Purpose, stream_seed
 from lisa_video.training.encoding import ClipEncoder
@@ -130,7 +135,7 @@ def _train(
     wrapped: list[nn.Module] = [accelerator.prepare(module) for module in trained]
     optimizer = accelerator.prepare(build_optimizer(config.optimizer, trained, lr_scales))
     if state is not None:
-        optimizer.load_state_dict(state.optimizer)
+        restore_optimizer(optimizer, state)
         if state.scaler is not None:
             accelerator.scaler.load_state_dict(state.scaler)
     lisa = None
