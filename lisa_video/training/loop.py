@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lisa_video.errors import UserError
+from lisa_video.report_config import ReportConfig
 from lisa_video.training.acceleration import build_accelerator
 from lisa_video.training.average import update_average
 from lisa_video.training.batches import Batch
@@ -38,6 +39,8 @@ from lisa_video.training.losses import (
 from lisa_video.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
+from lisa_video.training.provenance import provenance
+from lisa_video.training.report import write_report
 from lisa_video.training.reporting import Reporter
 from lisa_video.training.run_folder import check_run_folder, claim_run_folder
 from lisa_video.training.run_record import RunRecord
@@ -67,7 +70,10 @@ def train(
     Raises UserError for what `check_training` finds, and where a loss is not finite.
     """
     with RunRecord(config) as record:
-        return _train(config, record, encoder, on_step)
+        state = _train(config, record, encoder, on_step)
+    if record.finished:
+        write_report(ReportConfig(config.output))
+    return state
 
 
 def _train(
@@ -125,7 +131,7 @@ def _train(
     reporter = None
     if accelerator.is_main_process:
         claim_run_folder(config)
-        record.start(first_step, backbone, accelerator.num_processes)
+        record.start(first_step, backbone, provenance(sources), accelerator.num_processes)
         reporter = Reporter(config, backbone, networks, probe, on_step, first_step)
     if first_step == 0:
         validation = None if validator is None else validator.at(0, networks.finished)
@@ -186,8 +192,6 @@ def _train(
         if reporter is not None:
             reporter.report(step, values, validation)
             bar.set_postfix_str(reporter.summary, refresh=False)
-        bar.update()
-        if reporter is not None:
             if step % config.checkpoint_every == 0 or step == config.steps:
                 save_checkpoint(
                     config.output,
@@ -196,6 +200,7 @@ def _train(
                     keep=config.keep_checkpoints,
                 )
                 record.update(step)
+        bar.update()
     bar.close()
 
     # The finished networks.
