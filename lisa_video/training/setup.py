@@ -28,6 +28,8 @@ from lisa_video.training.probe import AdherenceProbe
 from lisa_video.training.provenance import Provenance, provenance
 from lisa_video.training.run_folder import check_run_folder, start_checkpoint
 from lisa_video.training.sources import Sources, open_sources
+from lisa_video.training.trackers import check_trackers
+from lisa_video.training.validation import check_validation
 
 DTYPES: dict[Precision, torch.dtype] = {
     "no": torch.float32,
@@ -47,6 +49,8 @@ def check_training(config: TrainConfig) -> None:
     if checkpoint is not None:
         verify_checkpoint(checkpoint, contents=False)
     checked_provenance(config, checkpoint, sources)
+    check_validation(config)
+    check_trackers(config)
     networks = start_networks(config, backbone, checkpoint)
     choose_attention(config, backbone, networks.side_network)
 

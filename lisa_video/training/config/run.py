@@ -13,7 +13,12 @@ from lisa_video.training.config.backbone import BackboneConfig
 from lisa_video.training.config.data import DataConfig
 from lisa_video.training.config.networks import SideNetworkConfig
 from lisa_video.training.config.objective import AlignmentConfig, TimestepConfig
-from lisa_video.training.config.observation import ProbeConfig
+from lisa_video.training.config.observation import (
+    ProbeConfig,
+    TrackerName,
+    ValidationConfig,
+    WandbConfig,
+)
 from lisa_video.training.config.optimizer import EmaConfig, OptimizerConfig
 
 CONFIG_VERSION = 1
@@ -55,6 +60,10 @@ class TrainConfig:
     ema: EmaConfig = field(default_factory=EmaConfig)
     timesteps: TimestepConfig = field(default_factory=TimestepConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    trackers: list[TrackerName] = field(default_factory=lambda: ["tensorboard"])
+    """Who gets what log.jsonl gets, and the validation videos; wandb needs the extra of that name."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
     text_dropout: float = 0.1
     """Share of captions replaced by the empty one."""
     pose_dropout: float = 0.0
@@ -67,7 +76,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     log_every: int = 10
-    """Steps between lines of log.jsonl and TensorBoard."""
+    """Steps between lines of log.jsonl and of the trackers."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; the last step has one too."""
     checkpoint_minutes: float = 0.0
@@ -116,6 +125,8 @@ class TrainConfig:
         ):
             if not 0 <= share <= 1:
                 raise UserError(f"{name}={share}: a share lies in [0, 1]")
+        if len(set(self.trackers)) != len(self.trackers):
+            raise UserError(f"trackers={self.trackers}: name each once")
         injection = self.side_network.injection
         named = isinstance(injection, list) and all(isinstance(name, str) for name in injection)
         if self.objective == "lisa" and named and self.alignment.tap not in injection:
