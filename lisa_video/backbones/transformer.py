@@ -116,21 +116,22 @@ class TransformerBackbone(VideoBackbone):
     def encode_text(self, prompts: list[str]) -> Tensor:
         """As diffusers' pipeline encodes them: Wan has zeros after a prompt's end, CogVideoX what
         the text encoder makes of padding."""
-        text: Tensor = self._pipeline.encode_prompt(
+        device = self.text_encoder.device  # where it is brought by being asked for
+        text: Tensor = self._text_pipeline.encode_prompt(
             prompts,
             do_classifier_free_guidance=False,
             max_sequence_length=self.text_tokens,
-            device=self.text_encoder.device,
+            device=device,
         )[0]
         return text
 
     @cached_property
-    def _pipeline(self) -> DiffusionPipeline:
-        """diffusers' pipeline over the same parts, for what it computes around the models."""
+    def _text_pipeline(self) -> DiffusionPipeline:
+        """diffusers' pipeline over the parts that encode prompts."""
         return self.pipeline_class(
             tokenizer=self.tokenizer,
             text_encoder=self.text_encoder,
-            vae=self.vae,
+            vae=None,
             transformer=self.main_network,
             scheduler=self.scheduler,
         )

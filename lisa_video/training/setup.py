@@ -38,8 +38,11 @@ def check_training(config: TrainConfig) -> None:
     """Raise UserError for all that can be wrong before the first step; write nothing."""
     check_run_folder(config)
     check_precision(config)
-    backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
-    open_sources(config, backbone).check()
+    backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision], encoders_later=True)
+    sources = open_sources(config, backbone)
+    sources.check()
+    if not sources.encoded:
+        backbone.load_encoders()
     networks = start_networks(config, backbone, latest_checkpoint(config.output))
     choose_attention(config, backbone, networks.side_network)
 
@@ -56,15 +59,19 @@ def choose_attention(config: TrainConfig, backbone: VideoBackbone, side: SideNet
     return use_attention(config.attention, (backbone.main_network, side), dtype, training=True)
 
 
-def open_backbone(settings: BackboneConfig, dtype: torch.dtype = torch.float32) -> VideoBackbone:
-    """Load the backbone that a config names."""
+def open_backbone(
+    settings: BackboneConfig, dtype: torch.dtype = torch.float32, *, encoders_later: bool = False
+) -> VideoBackbone:
+    """Load the backbone that a config names; VAE and text encoder perhaps when they are used."""
     special = {
         "motion_adapter": settings.motion_adapter,
         "beta_schedule": settings.beta_schedule,
         "text_tokens": settings.text_tokens,
     }
     options = {name: value for name, value in special.items() if value is not None}
-    return load_backbone(settings.kind, settings.path, dtype=dtype, **options)
+    return load_backbone(
+        settings.kind, settings.path, dtype=dtype, encoders_later=encoders_later, **options
+    )
 
 
 def build_probe(config: TrainConfig, encoder: ClipEncoder, clips: TrainingClips) -> AdherenceProbe:
