@@ -95,10 +95,6 @@ class AlignmentConfig:
         """The tapped injection points."""
         return [self.tap] if isinstance(self.tap, str) else self.tap
 
-    def clips(self, batch: int) -> int:
-        """How many clips of a batch have an alignment loss."""
-        return max(1, round(self.fraction * batch))
-
 
 @dataclass(frozen=True)
 class TimestepConfig:
@@ -127,6 +123,11 @@ class TimestepConfig:
             )
         if self.shift_at is not None and min(self.shift_at) < 1:
             raise UserError(f"timesteps.shift_at={list(self.shift_at)}: each must be at least 1")
+
+
+def aligned_count(batch: int, fraction: float) -> int:
+    """How many clips of a batch have an alignment loss."""
+    return max(1, round(fraction * batch))
 
 
 def _check_gamma(section: str, weighting: str, gamma: float) -> None:

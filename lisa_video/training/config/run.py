@@ -12,7 +12,12 @@ from lisa_video.errors import UserError
 from lisa_video.training.config.backbone import BackboneConfig
 from lisa_video.training.config.data import DataConfig
 from lisa_video.training.config.networks import SideNetworkConfig
-from lisa_video.training.config.objective import AlignmentConfig, LossConfig, TimestepConfig
+from lisa_video.training.config.objective import (
+    AlignmentConfig,
+    LossConfig,
+    TimestepConfig,
+    aligned_count,
+)
 from lisa_video.training.config.observation import ProbeConfig
 from lisa_video.training.config.optimizer import EmaConfig, OptimizerConfig
 
@@ -94,7 +99,7 @@ class TrainConfig:
                 "an alignment loss"
             )
         batch = self.data.batch_size
-        if alignment.fraction < 1 and alignment.clips(batch) == batch:
+        if alignment.fraction < 1 and aligned_count(batch, alignment.fraction) == batch:
             raise UserError(
                 f"alignment.fraction={alignment.fraction}: is all of a batch of {batch}; "
                 "give a smaller one, or use alignment.every"
