@@ -312,13 +312,20 @@ class VideoBackbone(ABC):
 
     @abstractmethod
     def predict_with_prior(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        residuals: SideResiduals,
+        prior_clips: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Controlled and prior prediction, both (B, C, T, h, w); what control leaves alone runs
         once.
 
         Equal to `predict` with and without residuals. Gradients flow into the residuals of the
-        controlled prediction; the prior is made without gradient. Arguments as `predict`.
+        controlled prediction; the prior is made without gradient. Arguments as `predict`;
+        `prior_clips`, long (P,), are the indices of the clips whose prior (P, C, T, h, w) is made,
+        where it is not that of all.
         """
 
     @abstractmethod

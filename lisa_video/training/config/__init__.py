@@ -3,7 +3,12 @@
 from lisa_video.training.config.backbone import BackboneConfig
 from lisa_video.training.config.data import DataConfig
 from lisa_video.training.config.networks import SideNetworkConfig
-from lisa_video.training.config.objective import AlignmentConfig, TimestepConfig
+from lisa_video.training.config.objective import (
+    AlignmentConfig,
+    LossConfig,
+    TimestepConfig,
+    aligned_count,
+)
 from lisa_video.training.config.observation import ProbeConfig
 from lisa_video.training.config.optimizer import EmaConfig, OptimizerConfig
 from lisa_video.training.config.run import Objective, Precision, TrainConfig
@@ -13,6 +18,7 @@ __all__ = [
     "BackboneConfig",
     "DataConfig",
     "EmaConfig",
+    "LossConfig",
     "Objective",
     "OptimizerConfig",
     "Precision",
@@ -20,4 +26,5 @@ __all__ = [
     "SideNetworkConfig",
     "TimestepConfig",
     "TrainConfig",
+    "aligned_count",
 ]
