@@ -28,7 +28,7 @@ from lisa_video.benchmarks.measure import (
     in_fresh_processes,
     interleaved_medians,
 )
-from lisa_video.decoder import new_decoder
+from lisa_video.decoder import TapDecoders, new_decoder
 from lisa_video.errors import UserError
 from lisa_video.hardware import peak_memory_mb
 from lisa_video.injection import SideResiduals, chosen_points
@@ -79,11 +79,16 @@ def with_two_forwards(backbone: VideoBackbone) -> VideoBackbone:
     """A twin on the same models that makes the prior by a second full forward: the baseline."""
 
     def predict_with_prior(
-        noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        residuals: SideResiduals,
+        prior_clips: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         controlled = backbone.predict(noisy, timesteps, text, residuals)
+        some = slice(None) if prior_clips is None else prior_clips
         with torch.no_grad():
-            prior = backbone.predict(noisy, timesteps, text)
+            prior = backbone.predict(noisy[some], timesteps[some], text[some])
         return controlled, prior
 
     twin = copy.copy(backbone)
@@ -155,8 +160,9 @@ def build_step(
     trained = list(side_network.parameters())
     lisa = None
     if variant != "plain":
-        decoder = new_decoder(side_network.tap_points[config.tap], backbone.latent_channels)
-        lisa = LisaObjective(decoder.to(backbone.device), config.tap, weight=0.2)
+        point = side_network.tap_points[config.tap]
+        decoder = TapDecoders({config.tap: new_decoder(point, backbone.latent_channels)})
+        lisa = LisaObjective(decoder.to(backbone.device), [config.tap], weight=0.2)
         trained += decoder.parameters()
     if variant == "lisa_two_forwards":
         backbone = with_two_forwards(backbone)

@@ -26,7 +26,8 @@ from lisa_video.training.draws import Purpose, stream_seed
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.generators import seed_generators
 from lisa_video.training.interruption import Interruption
-from lisa_video.training.losses import LisaObjective, log_values, scalars, training_losses
+from lisa_video.training.losses import log_values, scalars, training_losses
+from lisa_video.training.objective import lisa_at
 from lisa_video.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
@@ -104,9 +105,9 @@ def _train(
 
     # Backbone and clips.
     if encoder is None:
-        backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision]).to(
-            accelerator.device
-        )
+        backbone = open_backbone(
+            config.backbone, DTYPES[config.mixed_precision], encoders_later=True
+        ).to(accelerator.device)
         encoder = ClipEncoder(backbone, cache=config.data.cache_encodings)
     backbone = encoder.backbone
     sources = open_sources(config, backbone)
@@ -139,9 +140,7 @@ def _train(
         optimizer.load_state_dict(state.optimizer)
         if state.scaler is not None:
             accelerator.scaler.load_state_dict(state.scaler)
-    lisa = None
-    if decoder is not None:
-        lisa = LisaObjective(wrapped[1], config.alignment.tap, config.alignment.weight)
+    wrapped_decoder = None if decoder is None else wrapped[1]
 
     # What is shown of it, and kept.
     reporter = None
@@ -178,6 +177,7 @@ def _train(
         seed_generators(_module_seed(config.seed, step, accelerator.process_index))
         side.train()
         set_learning_rate(optimizer, learning_rate(config.optimizer, step))
+        lisa = lisa_at(config.alignment, wrapped_decoder, step)
         passes: list[Tensor] = []
         ids: list[str] = []
         for _ in range(config.optimizer.gradient_accumulation_steps):
@@ -205,7 +205,7 @@ def _train(
         # What is left behind.
         values: dict[str, float | list[float]] = {}
         if step % config.log_every == 0 or step == config.steps:
-            values = log_values(accelerator.reduce(torch.stack(passes).mean(dim=0), "mean"))
+            values = log_values(accelerator.reduce(torch.stack(passes).mean(dim=0), "mean"), lisa)
             values |= {
                 "lr": learning_rate(config.optimizer, step),
                 "grad_norm": float(norm),

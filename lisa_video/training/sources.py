@@ -35,6 +35,11 @@ class Sources:
     """Where they lie, if that is no folder."""
     check_clips: bool
 
+    @property
+    def encoded(self) -> bool:
+        """Whether VAE and text encoder have nothing to do."""
+        return isinstance(self.training, EncodedClips)
+
     def check(self) -> None:
         """Open what is going to be read, but decode nothing.
 
@@ -45,7 +50,7 @@ class Sources:
             self.packed.packed.check_shards()
         elif self.check_clips:
             for reading in self.readings:
-                if isinstance(self.training, EncodedClips):
+                if self.encoded:
                     reading.clips.check_poses()
                 else:
                     reading.clips.check()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lisa_video.backbones import load_backbone, load_side_network
 from lisa_video.backbones.cogvideox import CogVideoXBackbone, CogVideoXSideNetwork
-from lisa_video.decoder import new_decoder
+from lisa_video.decoder import TapDecoders, new_decoder
 from lisa_video.errors import UserError
 from lisa_video.injection import SideResiduals
 from lisa_video.pipeline import PoseToVideoPipeline
@@ -248,7 +248,7 @@ def lisa_loss(backbone: CogVideoXBackbone, side: nn.Module) -> Tensor:
     nn.init.normal_(decoder.conv_out.weight, std=0.05)
     weights = torch.tensor([[1.0, 0.5, 0.0], [0.2, 1.0, 1.0]])
     conditions = Conditions(text.to(backbone.dtype), poses, weights)
-    lisa = LisaObjective(decoder, "block_2", weight=0.2)
+    lisa = LisaObjective(TapDecoders({"block_2": decoder}), ["block_2"], weight=0.2)
     return training_losses(backbone, side, noised, conditions, lisa).total
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from lisa_video.augmentation_config import AugmentationConfig
 from lisa_video.caching import job
 from lisa_video.caching.config import CacheConfig
+from lisa_video.encoders import FrozenEncoder
 from lisa_video.errors import UserError
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.loop import train
@@ -38,6 +39,10 @@ def without_cache(config: TrainConfig, output: Path) -> TrainConfig:
 
 def no_video(*_: object, **__: object) -> None:
     pytest.fail("a video was opened")
+
+
+def no_encoder(*_: object) -> None:
+    pytest.fail("an encoder was loaded")
 
 
 def assert_same_run(first: TrainState, second: TrainState, logs: list[Path]) -> None:
@@ -84,6 +89,7 @@ def test_training_from_a_cache_is_training_from_video(
     first = train(from_video)
     for name in ("read_video", "probe_video"):
         monkeypatch.setattr(f"lisa_video.clip_reader.{name}", no_video)
+    monkeypatch.setattr(FrozenEncoder, "model", no_encoder)
     check_training(from_cache)
     second = train(from_cache)
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -366,6 +366,6 @@ def test_decoder_can_learn_at_its_own_rate(
         )
         decoder = train(config, encoder=encoder).networks.decoder
         assert decoder is not None
-        return float(decoder.conv_out.weight.abs().max())
+        return float(decoder["down_1"].conv_out.weight.abs().max())
 
     assert moved(10.0) == pytest.approx(10 * moved(1.0), rel=1e-3)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
-from lisa_video.decoder import LisaDecoder
+from lisa_video.decoder import LisaDecoder, TapDecoders
 from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.training.losses import (
     Conditions,
@@ -42,7 +42,7 @@ def lisa_objective(backbone: AnimateDiffBackbone) -> LisaObjective:
     torch.manual_seed(5)
     decoder = LisaDecoder(point.channels, backbone.latent_channels, point.halvings)
     torch.nn.init.normal_(decoder.conv_out.weight, std=0.1)
-    return LisaObjective(decoder, TAP, WEIGHT)
+    return LisaObjective(TapDecoders({TAP: decoder}), [TAP], WEIGHT)
 
 
 def batch(backbone: AnimateDiffBackbone) -> tuple[NoisedLatents, Conditions]:
@@ -74,7 +74,7 @@ def test_lisa_losses_are_those_of_the_method(backbone: AnimateDiffBackbone) -> N
         output = side(*inputs, conditions.pose_frames)
         controlled = backbone.predict(*inputs, output.residuals)
         prior = backbone.predict(*inputs)
-        predicted = lisa.decoder(output.taps[TAP], noised.timesteps, 3, (7, 6))
+        predicted = lisa.decoder(output.taps, noised.timesteps, 3, (7, 6))[TAP]
     main = ((controlled - noised.target) ** 2).mean()
     frames = ((predicted - (noised.target - prior)) ** 2).mean(dim=(1, 3, 4))
     alignment = (conditions.frame_weights * frames).sum() / conditions.frame_weights.sum()
@@ -135,18 +135,18 @@ def test_the_backbone_gets_no_gradient(backbone: AnimateDiffBackbone) -> None:
 
 def test_logged_values(backbone: AnimateDiffBackbone) -> None:
     noised, conditions = batch(backbone)
-    losses = training_losses(
-        backbone, side_network(backbone), noised, conditions, lisa_objective(backbone)
-    )
+    lisa = lisa_objective(backbone)
+    losses = training_losses(backbone, side_network(backbone), noised, conditions, lisa)
     assert losses.alignment is not None and losses.prior is not None
-    values = log_values(scalars(losses))
+    values = log_values(scalars(losses), lisa)
+    assert values["alignment_weight"] == WEIGHT
     assert values["loss"] == losses.total.item() and values["main"] == losses.main.item()
     assert values["ratio"] == pytest.approx(losses.alignment.ratio.item())
     assert values["explained"] == explained_share(losses.main.item(), losses.prior.item())
     frames = losses.alignment.per_frame.mean(dim=0)
     assert values["frame_shares"] == pytest.approx((frames / frames.sum()).tolist())
     plain = training_losses(backbone, side_network(backbone), noised, conditions, None)
-    assert set(log_values(scalars(plain))) == {"loss", "main"}
+    assert set(log_values(scalars(plain), None)) == {"loss", "main"}
 
 
 def test_explained_share() -> None:
