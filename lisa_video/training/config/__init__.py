@@ -8,6 +8,7 @@ from lisa_video.training.config.objective import (
     LossConfig,
     TimestepConfig,
     aligned_count,
+    aligned_steps,
 )
 from lisa_video.training.config.observation import ProbeConfig
 from lisa_video.training.config.optimizer import EmaConfig, OptimizerConfig
@@ -27,4 +28,5 @@ __all__ = [
     "TimestepConfig",
     "TrainConfig",
     "aligned_count",
+    "aligned_steps",
 ]
