@@ -1,5 +1,6 @@
 """In which steps the alignment loss is made, and how much it weighs."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ def test_until_ends_after_its_step() -> None:
 def test_cosine_falls_from_the_weight_to_zero() -> None:
     falling = weights(schedule="cosine", until=20)
     assert falling[0] == 0.2 and falling[10] == pytest.approx(0.1)
-    assert all(one > other > 0 for one, other in zip(falling[:19], falling[1:20], strict=True))
+    assert all(one > other for one, other in pairwise(falling[:21]))
     assert falling[20:] == [0.0] * 20
 
 
