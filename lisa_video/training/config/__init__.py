@@ -8,6 +8,7 @@ from lisa_video.training.config.objective import (
     LossConfig,
     TimestepConfig,
     aligned_count,
+    aligned_steps,
 )
 from lisa_video.training.config.observation import (
     ProbeConfig,
@@ -35,4 +36,5 @@ __all__ = [
     "ValidationConfig",
     "WandbConfig",
     "aligned_count",
+    "aligned_steps",
 ]
