@@ -16,6 +16,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lisa_video.condition_config import ConditionKind
 from lisa_video.errors import UserError
 from lisa_video.injection import MID, Injection, SideResiduals, chosen_points, unet_points
 from lisa_video.side_networks.base import PoseInit, SideNetwork, SideOutput, seeded, zeroed
@@ -38,7 +39,8 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
     - `taps`: those of them whose features `forward` hands out;
     - `pose_init`: how the pose encoder starts;
     - `pose_channels`: its channels at full resolution and after each halving; None: its own;
-    - `backbone_fingerprint`: that of the backbone whose weights were copied.
+    - `backbone_fingerprint`: that of the backbone whose weights were copied;
+    - `condition`: what it is steered by.
 
     Raises UserError where a name in `injection` or `taps` does not exist.
     """
@@ -53,6 +55,7 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
         pose_init: PoseInit = "zero",
         pose_channels: list[int] | None = None,
         backbone_fingerprint: str = "",
+        condition: ConditionKind = "pose",
     ) -> None:
         super().__init__()
         self.injection_points = chosen_points(injection, unet_points(unet_config))
@@ -82,6 +85,7 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
         pose_init: PoseInit = "zero",
         pose_channels: Sequence[int] | None = None,
         controlnet: str | PathLike[str] | None = None,
+        condition: ConditionKind = "pose",
         seed: int = 0,
     ) -> Self:
         """A float32 side network on the backbone's device that starts as its encoder's copy.
@@ -109,6 +113,7 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
                 pose_init=pose_init,
                 pose_channels=None if pose_channels is None else list(pose_channels),
                 backbone_fingerprint=backbone.fingerprint(),
+                condition=condition,
             )
         weights = unet.state_dict()
         shared = side.state_dict().keys() & weights.keys()
