@@ -18,7 +18,7 @@ from lisa_video.assets import fetch_asset
 from lisa_video.backbones import load_side_network
 from lisa_video.comparison.config import arm_folder
 from lisa_video.comparison.run import Comparison, check_comparison, compare, write_comparison
-from lisa_video.comparison.scoring import HeldOutClips
+from lisa_video.comparison.scoring import held_out_clips
 from lisa_video.dataset import collate
 from lisa_video.demonstration_config import DemoConfig
 from lisa_video.detectors import build_detector
@@ -94,7 +94,7 @@ def render_data(config: DemoConfig) -> None:
 
 def held_out_rows(config: DemoConfig, comparison: Comparison) -> list[Shown]:
     """Renders, their poses, and what both objectives made of them at the last step."""
-    held_out = HeldOutClips.from_config(config.comparison)
+    held_out = held_out_clips(config.comparison)
     last = config.comparison.training.steps
     generated = {name: _stored(comparison, name, last) for name in _OBJECTIVES}
     poses = collate(held_out.clips).pose_frames.numpy()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lisa_video.comparison.config import CompareConfig, Setting, arm_config, arm_folder
-from lisa_video.comparison.scoring import HeldOutClips
+from lisa_video.evaluation.held_out import HeldOutClips
 from lisa_video.reports import json_number, replace_text
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.loop import train
@@ -62,7 +62,7 @@ def run_arm(
     def score(step: int, state: TrainState) -> None:
         if step not in config.score.at:
             return
-        generated = held_out.generate(state.backbone, state.networks.finished, config)
+        generated = held_out.generate(state.backbone, state.networks.finished, config.score)
         scores = held_out.score(generated)
         scored[str(step)] = {
             name: json_number(value)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lisa_video.errors import UserError
+from lisa_video.report_config import ReportConfig
 from lisa_video.training.acceleration import build_accelerator
 from lisa_video.training.average import update_average
 from lisa_video.training.batches import Batch
@@ -36,9 +37,13 @@ from lisa_video.training.losses import (
     training_losses,
 )
 from lisa_video.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
+from lisa_video.training.provenance import provenance
+from lisa_video.training.report import write_report
 from lisa_video.training.reporting import Reporter
 from lisa_video.training.run_folder import check_run_folder, claim_run_folder
+from lisa_video.training.run_record import RunRecord
 from lisa_video.training.setup import (
     DTYPES,
     build_probe,
@@ -49,6 +54,7 @@ from lisa_video.training.setup import (
 )
 from lisa_video.training.sources import open_sources
 from lisa_video.training.state import OnStep, TrainState
+from lisa_video.training.validation import build_validator
 
 
 def train(
@@ -63,6 +69,16 @@ def train(
 
     Raises UserError for what `check_training` finds, and where a loss is not finite.
     """
+    with RunRecord(config) as record:
+        state = _train(config, record, encoder, on_step)
+    if record.finished:
+        write_report(ReportConfig(config.output))
+    return state
+
+
+def _train(
+    config: TrainConfig, record: RunRecord, encoder: ClipEncoder | None, on_step: OnStep | None
+) -> TrainState:
     # The run: new, or going on.
     check_run_folder(config)
     check_precision(config)
@@ -85,6 +101,7 @@ def train(
     if accelerator.is_main_process and len(sources.training.buckets) > 1:
         print(*stream.bucket_lines(), sep="\n")
     probe = None if sources.probe is None else build_probe(config, encoder, sources.probe)
+    validator = build_validator(config, backbone, sources, accelerator)
 
     # Networks, and what makes them move.
     networks = start_networks(config, backbone, checkpoint)
@@ -114,9 +131,12 @@ def train(
     reporter = None
     if accelerator.is_main_process:
         claim_run_folder(config)
+        record.start(first_step, backbone, provenance(sources), accelerator.num_processes)
         reporter = Reporter(config, backbone, networks, probe, on_step, first_step)
-        if first_step == 0:
-            reporter.report(0, {})
+    if first_step == 0:
+        validation = None if validator is None else validator.at(0, networks.finished)
+        if reporter is not None:
+            reporter.report(0, {}, validation)
     bar = tqdm(
         desc=f"train {config.objective}",
         initial=first_step,
@@ -126,6 +146,7 @@ def train(
     )
 
     batches = stream.batches(first_step)
+    pace = Pace(accelerator.device, accelerator.num_processes)
     for step in range(first_step + 1, config.steps + 1):
         # Forward and backward, once for each accumulated pass.
         started, data_s = time.perf_counter(), 0.0
@@ -138,6 +159,7 @@ def train(
             batch = next(batches)
             noised, conditions = prepare_batch(config, encoder, batch)
             data_s += time.perf_counter() - asked
+            pace.add_clips(*batch.clips.pose_frames.shape[:2])
             with accelerator.accumulate(*wrapped):
                 losses = training_losses(backbone, wrapped[0], noised, conditions, lisa)
                 _require_finite(losses, step, batch)
@@ -163,10 +185,13 @@ def train(
                 "step_s": time.perf_counter() - started - data_s,
                 "data_s": data_s,
             }
-            bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
-        bar.update()
+        pace.add_step(time.perf_counter() - started, data_s)
+        if values:
+            values |= pace.values()
+        validation = None if validator is None else validator.at(step, networks.finished)
         if reporter is not None:
-            reporter.report(step, values)
+            reporter.report(step, values, validation)
+            bar.set_postfix_str(reporter.summary, refresh=False)
             if step % config.checkpoint_every == 0 or step == config.steps:
                 save_checkpoint(
                     config.output,
@@ -174,6 +199,8 @@ def train(
                     CheckpointState.of(step, optimizer, accelerator.scaler),
                     keep=config.keep_checkpoints,
                 )
+                record.update(step)
+        bar.update()
     bar.close()
 
     # The finished networks.

@@ -26,6 +26,8 @@ from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.probe import AdherenceProbe
 from lisa_video.training.run_folder import check_run_folder
 from lisa_video.training.sources import open_sources
+from lisa_video.training.trackers import check_trackers
+from lisa_video.training.validation import check_validation
 
 DTYPES: dict[Precision, torch.dtype] = {
     "no": torch.float32,
@@ -40,6 +42,8 @@ def check_training(config: TrainConfig) -> None:
     check_precision(config)
     backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
     open_sources(config, backbone).check()
+    check_validation(config)
+    check_trackers(config)
     networks = start_networks(config, backbone, latest_checkpoint(config.output))
     choose_attention(config, backbone, networks.side_network)
 

@@ -184,16 +184,23 @@ def open_probe_dataset(
     config: TrainConfig, backbone: VideoBackbone, packed: PackedClips | None = None
 ) -> ClipDataset:
     """The clips that the probe looks at are the first of these."""
-    split = config.data.validation_split
-    # Where the probe looks at training clips, it sees the windows that it always saw.
-    seed = config.seed if split == config.data.split else config.probe.seed
-    clips = _held_out(config, backbone, split, seed, packed)
+    clips = open_held_out(config, backbone, packed)
     if len(clips) < 2:
         raise UserError(
-            f"data.validation_split={split}: the probe shuffles poses among clips and needs 2, "
+            f"data.validation_split={clips.split}: the probe shuffles poses among clips and needs 2, "
             f"{config.data.root} has {len(clips)}; add clips, or set probe.every to 0"
         )
     return clips
+
+
+def open_held_out(
+    config: TrainConfig, backbone: VideoBackbone, packed: PackedClips | None = None
+) -> ClipDataset:
+    """The clips of the validation split, in the windows that probe and validation see."""
+    split = config.data.validation_split
+    # Where the probe looks at training clips, it sees the windows that it always saw.
+    seed = config.seed if split == config.data.split else config.probe.seed
+    return _held_out(config, backbone, split, seed, packed)
 
 
 def _held_out(

@@ -4,7 +4,12 @@ from lisa_video.training.config.backbone import BackboneConfig
 from lisa_video.training.config.data import DataConfig
 from lisa_video.training.config.networks import SideNetworkConfig
 from lisa_video.training.config.objective import AlignmentConfig, TimestepConfig
-from lisa_video.training.config.observation import ProbeConfig
+from lisa_video.training.config.observation import (
+    ProbeConfig,
+    TrackerName,
+    ValidationConfig,
+    WandbConfig,
+)
 from lisa_video.training.config.optimizer import EmaConfig, OptimizerConfig
 from lisa_video.training.config.run import Objective, Precision, TrainConfig
 
@@ -19,5 +24,8 @@ __all__ = [
     "ProbeConfig",
     "SideNetworkConfig",
     "TimestepConfig",
+    "TrackerName",
     "TrainConfig",
+    "ValidationConfig",
+    "WandbConfig",
 ]
