@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lisa_video.comparison.analysis import CurvePoint
+from lisa_video.reports import replace_file
 
 if TYPE_CHECKING:
     from lisa_video.comparison.run import Comparison, SettingSummary
@@ -49,9 +49,7 @@ def draw_curves(comparison: Comparison, path: Path) -> None:
             ]
             _draw(axes, decoded, "#2980b9", "by the LISA decoder (training batches)", lw=0.8)
         axes.legend(fontsize=8)
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    os.replace(temporary, path)
+    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110))
 
 
 def _draw(
