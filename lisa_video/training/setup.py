@@ -137,12 +137,14 @@ def new_networks(config: TrainConfig, backbone: VideoBackbone) -> Networks:
     settings = config.side_network
     if settings.init_from is not None:
         side = load_trainable(settings.init_from, backbone, _taps(config))
+        _check_condition(config, side)
     else:
         special = {"hidden_size": settings.hidden_size, "controlnet": settings.controlnet}
         side = backbone.new_side_network(
             injection=settings.injection,
             taps=_taps(config),
             pose_init=settings.pose_init,
+            condition=config.data.condition,
             seed=config.seed,
             **{name: value for name, value in special.items() if value is not None},
         )
@@ -166,6 +168,15 @@ def stored_networks(config: TrainConfig, backbone: VideoBackbone, checkpoint: Pa
 
 def _taps(config: TrainConfig) -> list[str]:
     return config.alignment.taps if config.objective == "lisa" else []
+
+
+def _check_condition(config: TrainConfig, side: SideNetwork) -> None:
+    try:
+        side.check_condition(config.data.condition)
+    except UserError as error:
+        raise UserError(
+            f"side_network.init_from={config.side_network.init_from}: {error}"
+        ) from None
 
 
 def _new_decoder(config: TrainConfig, side: SideNetwork, backbone: VideoBackbone) -> TapDecoders:
