@@ -380,7 +380,7 @@ def test_decoder_can_learn_at_its_own_rate(
         )
         decoder = train(config, encoder=encoder).networks.decoder
         assert decoder is not None
-        return float(decoder["down_1"].conv_out.weight.abs().max())
+        return decoder["down_1"].conv_out.weight.abs().max().item()
 
     assert moved(10.0) == pytest.approx(10 * moved(1.0), rel=1e-3)
 
@@ -397,7 +397,12 @@ ECONOMY: dict[str, Any] = {
 def test_economy_is_logged_where_it_is_made_and_goes_on_bit_for_bit(
     clips: Path, encoder: ClipEncoder, tmp_path: Path
 ) -> None:
-    settings = {**ECONOMY, "optimizer__gradient_accumulation_steps": 2, "checkpoint_every": 1}
+    settings = {
+        **ECONOMY,
+        "optimizer__gradient_accumulation_steps": 2,
+        "checkpoint_every": 1,
+        "probe__every": 0,
+    }
     whole = tiny_config(clips, tmp_path / "whole", **settings)
     first = train(whole, encoder=encoder)
     rows = {row["step"]: row for row in read_log(whole.output)}
@@ -411,8 +416,17 @@ def test_economy_is_logged_where_it_is_made_and_goes_on_bit_for_bit(
         assert row["loss"] == pytest.approx(loss)
     assert rows[2]["alignment_weight"] > rows[4]["alignment_weight"]
     assert rows[5]["loss"] == rows[5]["main"] and "explained" not in rows[5]
+
+    def interrupt(step: int, _: TrainState) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
     # Before the first step with an alignment loss, between two, and after the last.
-    for steps in range(1, 7):
+    part = tiny_config(clips, tmp_path / "part", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(part, encoder=encoder, on_step=interrupt)
+    assert latest_checkpoint(part.output) == checkpoints(part.output)[0]
+    for steps in range(2, 7):
         part = tiny_config(clips, tmp_path / "part", steps=steps, **settings)
         second = train(part, encoder=ClipEncoder(encoder.backbone))
     for name in ("side_network", "average", "decoder"):
