@@ -12,21 +12,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from lisa_video.attention import use_attention
 from lisa_video.backbones import load_side_network
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.cli import resolved_yaml
 from lisa_video.detectors import build_detector, check_detector
+from lisa_video.driver import FittedDriver, check_driver, fit_driver, stream_poses
 from lisa_video.errors import UserError
-from lisa_video.extraction import detect_poses
 from lisa_video.generation_config import DrivingConfig, GenerateConfig
 from lisa_video.loading import cast
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.poses import PoseSequence
 from lisa_video.poses.framing import framed
+from lisa_video.reports import write_json
 from lisa_video.training.setup import open_backbone
-from lisa_video.video import probe_video, read_video, write_video
+from lisa_video.video import iter_frames_at, probe_video, write_video
 
 
 def check_generation(config: GenerateConfig) -> None:
@@ -41,6 +43,7 @@ def check_generation(config: GenerateConfig) -> None:
     else:
         check_detector(config.driving.detector)
         _video_indices(config.driving, config.driving.video)
+    check_driver(config.driving.retarget, config.driving.detector)
     backbone = load_pipeline(config).backbone
     backbone.check_size(frame_size(config, backbone))
     backbone.check_frames(config.driving.frames, "driving.frames")
@@ -52,14 +55,17 @@ def generate(config: GenerateConfig) -> PoseSequence:
     Raises UserError as `check_generation`, and where files cannot be written or nobody is found.
     """
     _make_folders(config)
-    source = driving_poses(config.driving)
+    driver = fitted_driver(config.driving)
     pipeline = load_pipeline(config)
-    poses = framed(source, frame_size(config, pipeline.backbone), config.driving.framing)
+    poses = framed(driver.poses, frame_size(config, pipeline.backbone), config.driving.framing)
     frames = generate_frames(pipeline, config, poses)
     write_video(config.output, frames, poses.fps)
     _settings_file(config).write_text(resolved_yaml(config), encoding="utf-8")
     if config.poses_output is not None:
         poses.save(config.poses_output)
+    if config.driving.retarget.wanted:
+        print(driver.record.summary())
+        write_json(_driver_file(config), driver.record.to_json())
     return poses
 
 
@@ -109,19 +115,33 @@ def frame_size(config: GenerateConfig, backbone: VideoBackbone) -> tuple[int, in
 
 
 def driving_poses(driving: DrivingConfig) -> PoseSequence:
-    """The poses of the chosen frames, in pixels of the source; fps is that of the result.
+    """The poses to follow, in pixels of the source, or of the reference that they are fitted to;
+    fps is that of the result.
 
-    Raises UserError where the source cannot be read, is too short, or shows nobody.
+    Raises UserError where the source cannot be read, is too short, or shows nobody, or more people
+    than expected; and as `fit_driver`.
     """
-    if driving.poses is not None:
-        path, source = driving.poses, PoseSequence.load(driving.poses, require_people=True)
-        poses = source.frames(frame_indices(driving, len(source), source.fps, path))
-    else:
-        assert driving.video is not None
-        path, poses = driving.video, _detected(driving, driving.video)
+    return fitted_driver(driving).poses
+
+
+def fitted_driver(driving: DrivingConfig) -> FittedDriver:
+    """The same with what was done; errors as in `driving_poses`."""
+    path, poses = _source_poses(driving)
     if not poses.keypoints[..., 2].any():
         raise UserError(f"{path}: nobody in the frames chosen, see driving.start and driving.fps")
-    return replace(poses, fps=driving.fps or poses.fps)
+    poses = replace(poses, fps=driving.fps or poses.fps)
+    return fit_driver(
+        poses, driving.person, driving.smoothing, driving.retarget, driving.detector, path
+    )
+
+
+def _source_poses(driving: DrivingConfig) -> tuple[Path, PoseSequence]:
+    """File of the driver, and the poses of everybody in the chosen frames."""
+    if driving.poses is not None:
+        path, source = driving.poses, PoseSequence.load(driving.poses, require_people=True)
+        return path, source.frames(frame_indices(driving, len(source), source.fps, path))
+    assert driving.video is not None
+    return driving.video, _detected(driving, driving.video)
 
 
 def frame_indices(driving: DrivingConfig, length: int, fps: float, path: Path) -> list[int]:
@@ -137,17 +157,28 @@ def frame_indices(driving: DrivingConfig, length: int, fps: float, path: Path) -
 
 
 def _detected(driving: DrivingConfig, path: Path) -> PoseSequence:
-    video = read_video(path, _video_indices(driving, path))
-    return detect_poses(video.frames, video.fps, build_detector(driving.detector))
+    indices, fps = _video_indices(driving, path)
+    detector = build_detector(driving.detector)
+    frames = tqdm(
+        iter_frames_at(path, indices),
+        total=len(indices),
+        desc=detector.name,
+        unit="frame",
+        disable=None,
+    )
+    return stream_poses(frames, fps, detector)
 
 
-def _video_indices(driving: DrivingConfig, path: Path) -> list[int]:
+def _video_indices(driving: DrivingConfig, path: Path) -> tuple[list[int], float]:
+    """Frames of the video to follow, and its frames per second."""
     info = probe_video(path)
-    return frame_indices(driving, info.frames, info.fps, path)
+    return frame_indices(driving, info.frames, info.fps, path), info.fps
 
 
 def _outputs(config: GenerateConfig) -> Sequence[Path]:
     files = [config.output, _settings_file(config)]
+    if config.driving.retarget.wanted:
+        files.append(_driver_file(config))
     return files if config.poses_output is None else [*files, config.poses_output]
 
 
@@ -157,6 +188,10 @@ def _make_folders(config: GenerateConfig) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder}: cannot make this folder: {error.strerror}") from None
+
+
+def _driver_file(config: GenerateConfig) -> Path:
+    return config.output.with_suffix(".driver.json")
 
 
 def _settings_file(config: GenerateConfig) -> Path:
