@@ -5,7 +5,7 @@ Shapes: F frames, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,15 +38,20 @@ def check_generation(config: GenerateConfig) -> None:
             raise UserError(f"{path}: exists already; give another name or remove it first")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: torch finds no CUDA device here; use cpu or auto")
-    if config.driving.video is None:
-        driving_poses(config.driving)
-    else:
-        check_detector(config.driving.detector)
-        _video_indices(config.driving, config.driving.video)
-    check_driver(config.driving.retarget, config.driving.detector)
+    check_driving(config.driving)
     backbone = load_pipeline(config).backbone
     backbone.check_size(frame_size(config, backbone))
     backbone.check_frames(config.driving.frames, "driving.frames")
+
+
+def check_driving(driving: DrivingConfig) -> None:
+    """Raises UserError for what can be told of the driver before detecting."""
+    check_driver(driving.retarget, driving.detector)
+    if driving.video is None:
+        driving_poses(driving)
+    else:
+        check_detector(driving.detector)
+        video_indices(driving, driving.video)
 
 
 def generate(config: GenerateConfig) -> PoseSequence:
@@ -70,9 +75,18 @@ def generate(config: GenerateConfig) -> PoseSequence:
 
 
 def generate_frames(
-    pipeline: PoseToVideoPipeline, config: GenerateConfig, poses: PoseSequence
+    pipeline: PoseToVideoPipeline,
+    config: GenerateConfig,
+    poses: PoseSequence,
+    on_step: Callable[[int], None] = lambda step: None,
 ) -> NDArray[np.uint8]:
-    """Frames uint8 (F, H, W, 3) of the size of `poses`, which are in pixels of the result."""
+    """Frames uint8 (F, H, W, 3) of the size of `poses`, which are in pixels of the result; `on_step`
+    is called with the number of steps done after each."""
+
+    def step_ended(_: object, step: int, timestep: object, values: dict) -> dict:
+        on_step(step + 1)
+        return values
+
     result = pipeline(
         config.prompt,
         poses,
@@ -86,14 +100,18 @@ def generate_frames(
         control_end=config.control.end,
         # On the CPU, so that a seed gives the same noise on every device.
         generator=torch.Generator().manual_seed(config.sampling.seed),
+        callback_on_step_end=step_ended,
     )
     return np.round(np.asarray(result.frames[0]) * 255).astype(np.uint8)
 
 
-def load_pipeline(config: GenerateConfig) -> PoseToVideoPipeline:
-    """Backbone and side network on the configured device; UserError where they do not fit."""
+def load_pipeline(
+    config: GenerateConfig, backbone: VideoBackbone | None = None
+) -> PoseToVideoPipeline:
+    """Backbone, unless one is given, and side network on the configured device; UserError where they
+    do not fit."""
     cuda = config.device != "cpu" and torch.cuda.is_available()
-    backbone = open_backbone(config.backbone, getattr(torch, config.dtype))
+    backbone = backbone or open_backbone(config.backbone, getattr(torch, config.dtype))
     side_network = load_side_network(config.side_network)
     cast(side_network, backbone.dtype)
     pipeline = PoseToVideoPipeline.from_backbone(backbone, side_network)
@@ -157,7 +175,7 @@ def frame_indices(driving: DrivingConfig, length: int, fps: float, path: Path) -
 
 
 def _detected(driving: DrivingConfig, path: Path) -> PoseSequence:
-    indices, fps = _video_indices(driving, path)
+    indices, fps = video_indices(driving, path)
     detector = build_detector(driving.detector)
     frames = tqdm(
         iter_frames_at(path, indices),
@@ -169,7 +187,7 @@ def _detected(driving: DrivingConfig, path: Path) -> PoseSequence:
     return stream_poses(frames, fps, detector)
 
 
-def _video_indices(driving: DrivingConfig, path: Path) -> tuple[list[int], float]:
+def video_indices(driving: DrivingConfig, path: Path) -> tuple[list[int], float]:
     """Frames of the video to follow, and its frames per second."""
     info = probe_video(path)
     return frame_indices(driving, info.frames, info.fps, path), info.fps
