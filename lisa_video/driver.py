@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lisa_video.clip_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from lisa_video.clip_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
 from lisa_video.detectors import PoseDetector, build_detector, check_detector
+from lisa_video.detectors.base import pad_people
 from lisa_video.driver_config import Person, RetargetConfig
 from lisa_video.errors import UserError
 from lisa_video.extraction.people import prominence, track_people
@@ -25,7 +26,7 @@ from lisa_video.poses import PoseSequence
 from lisa_video.poses.builds import fit_to_build
 from lisa_video.poses.proportions import NECK, limb_name
 from lisa_video.poses.retargeting import Fit, FrameMode, fit_to_reference, retarget
-from lisa_video.poses.skeletons import BODY, OPENPOSE_18
+from lisa_video.poses.skeletons import BODY, OPENPOSE_18, SKELETONS
 
 BYSTANDER = 0.2
 """Share of the main person's prominence (size x confidence x duration) below which others are taken for
@@ -174,24 +175,12 @@ def chosen_people(poses: PoseSequence, person: Person, source: Path) -> tuple[Po
 
 
 def stream_poses(
-    frames: Iterable[NDArray[np.uint8]], fps: float, detector: PoseDetector
+    frames: Iterable[NDArray[np.uint8]], size: tuple[int, int], fps: float, detector: PoseDetector
 ) -> PoseSequence:
-    """The poses of a video's frames, uint8 (H, W, 3), of which one is held at a time."""
-    from lisa_video.detectors.base import pad_people
-    from lisa_video.poses.skeletons import SKELETONS
-
-    size: tuple[int, ...] = (0, 0)
-
-    def measured() -> Iterable[NDArray[np.uint8]]:
-        nonlocal size
-        for frame in frames:
-            size = frame.shape[:2]
-            yield frame
-
-    found = pad_people(list(detector.stream(measured())), len(SKELETONS[detector.skeleton]))
-    return PoseSequence(
-        found, size[1], size[0], fps, skeleton=detector.skeleton, detector=detector.name
-    )
+    """The poses of a video's frames, uint8 (H, W, 3), one of which is held at a time; `size` is their
+    width and height."""
+    keypoints = pad_people(list(detector.stream(frames)), len(SKELETONS[detector.skeleton]))
+    return PoseSequence(keypoints, *size, fps, skeleton=detector.skeleton, detector=detector.name)
 
 
 def reference_poses(retargeting: RetargetConfig, detector: str) -> PoseSequence:
@@ -206,7 +195,9 @@ def reference_poses(retargeting: RetargetConfig, detector: str) -> PoseSequence:
         stored = PoseSequence.load(path, require_people=True)
         poses = _reference_frames(retargeting, stored, path)
     else:
-        poses = stream_poses([_picture(path, retargeting.frame)], 1.0, build_detector(detector))
+        picture = _picture(path, retargeting.frame)
+        size = (picture.shape[1], picture.shape[0])
+        poses = stream_poses([picture], size, 1.0, build_detector(detector))
     if not poses.keypoints[..., 2].any():
         raise UserError(f"{path}: nobody is found in this reference, see driving.retarget.frame")
     one, people = chosen_people(poses, 0, path)
@@ -242,7 +233,6 @@ def _reference_frames(retargeting: RetargetConfig, poses: PoseSequence, path: Pa
 
 def _picture(path: Path, frame: int | None) -> NDArray[np.uint8]:
     """A picture, or a frame of a video, uint8 (H, W, 3)."""
-    from lisa_video.clip_files import read_image
     from lisa_video.video import read_video
 
     if path.suffix.lower() in IMAGE_SUFFIXES:

@@ -27,6 +27,7 @@ def side_by_side(panels: Mapping[str, np.ndarray], side: int = 192) -> np.ndarra
     Returns:
         uint8 (F, side + label bar, W', 3).
     """
+    assert len({len(frames) for frames in panels.values()}) == 1, "clips of different lengths"
     moments = zip(*panels.values(), strict=True)
     return np.stack(
         [labelled_row(dict(zip(panels, moment, strict=True)), side) for moment in moments]

@@ -99,7 +99,7 @@ def test_a_reference_of_any_kind_gives_limbs_and_picture(tmp_path: Path) -> None
     picture, poses = tmp_path / "subject.png", tmp_path / "subject.npz"
     cv2.imwrite(str(picture), frames[3][..., ::-1])
     detector = build_detector("figures")
-    stream_poses(frames, 8, detector).save(poses)
+    stream_poses(frames, (64, 64), 8, detector).save(poses)
     by_file = fitted(marching(), reference=poses, frame=3)
     assert (by_file.poses.width, by_file.poses.height) == (64, 64)
     assert by_file.record.scale is not None and by_file.record.scale < 0.6
@@ -119,7 +119,7 @@ def test_a_reference_of_any_kind_gives_limbs_and_picture(tmp_path: Path) -> None
 def test_streaming_finds_what_detecting_at_once_finds() -> None:
     frames = figure_frames(seed=2)
     detector = build_detector("figures")
-    streamed = stream_poses(iter(frames), 8, detector)
+    streamed = stream_poses(iter(frames), (64, 64), 8, detector)
     np.testing.assert_array_equal(streamed.keypoints, detector.detect(frames))
     assert (streamed.width, streamed.height, streamed.detector) == (64, 64, "figures")
 

@@ -15,6 +15,7 @@ from lisa_video.generation_config import (
     GenerateConfig,
     SamplingConfig,
 )
+from lisa_video.long_video.settings import WindowSettings
 from lisa_video.training.config import BackboneConfig
 
 DRIVER, SKELETON = "driver", "skeleton"
@@ -45,6 +46,8 @@ class RenderConfig:
     """Height of each panel in pixels."""
     size: tuple[int, int] | None = None
     """Width and height of the generated frames in pixels; null takes the backbone's own."""
+    window: WindowSettings | None = None
+    """Windows for clips longer than the backbone takes at once, as in generation."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -53,6 +56,10 @@ class RenderConfig:
     """Arithmetic of the networks."""
     attention: AttentionChoice = "auto"
     """Attention kernel, as in generation."""
+    offload: Literal["none", "model", "sequential"] = "none"
+    """What waits on the CPU until it is needed, on CUDA, as in generation."""
+    vae_tiling: bool = False
+    """Decode large frames tile by tile."""
 
     def __post_init__(self) -> None:
         if not any(self.side_networks.values()):
@@ -91,9 +98,12 @@ class RenderConfig:
             prompt=prompt,
             output=self.output.with_suffix(".mp4"),
             size=self.size,
+            window=self.window,
             sampling=self.sampling,
             control=self.control if folder else ControlConfig(scale=0),
             device=self.device,
             dtype=self.dtype,
             attention=self.attention,
+            offload=self.offload,
+            vae_tiling=self.vae_tiling,
         )

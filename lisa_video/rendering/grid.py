@@ -26,18 +26,12 @@ Picture = NDArray[np.uint8]
 class Moment:
     """One frame of everything that is shown."""
 
+    number: int
+    """Of the frame, counted from 0."""
     shared: dict[str, Picture]
     """Driver and skeleton."""
     generated: dict[str, dict[str, Picture]]
     """Prompt -> label -> frame."""
-
-    def picture(self, side: int) -> Picture:
-        """All of it: a row for each prompt."""
-        rows = [
-            (prompt, labelled_row(self.shared | panels, side))
-            for prompt, panels in self.generated.items()
-        ]
-        return titled_rows(rows)
 
 
 def moments(
@@ -46,7 +40,6 @@ def moments(
     spool: ClipSpool,
     labels: Sequence[str],
     prompts: Sequence[str],
-    scores: Mapping[tuple[str, str], FollowedPoses],
     side: int,
 ) -> Iterator[Moment]:
     """One moment after the other; a frame of each clip is held at a time.
@@ -57,20 +50,31 @@ def moments(
         spool: the clips.
         labels: of the checkpoints.
         prompts: of the clips.
-        scores: by label and prompt; those that are there are drawn over the clip.
-        side: height of the panels in pixels.
+        side: height of the skeletons in pixels.
     """
     for number in range(len(poses)):
         shared = {} if driver is None else {DRIVER: next(driver)}
         shared[SKELETON] = skeleton_picture(poses, number, side)
         generated = {
-            prompt: dict(
-                _panel(label, spool.frame(label, prompt, number), scores, prompt, number, side)
-                for label in labels
-            )
+            prompt: {label: spool.frame(label, prompt, number) for label in labels}
             for prompt in prompts
         }
-        yield Moment(shared, generated)
+        yield Moment(number, shared, generated)
+
+
+def grid_picture(
+    moment: Moment, scores: Mapping[tuple[str, str], FollowedPoses], side: int
+) -> Picture:
+    """A row for each prompt; panels are `side` pixels high. Scores, by label and prompt, are drawn
+    over the clips that have one."""
+    rows = []
+    for prompt, frames in moment.generated.items():
+        panels = [
+            _panel(label, frame, scores.get((label, prompt)), moment.number, side)
+            for label, frame in frames.items()
+        ]
+        rows.append((prompt, labelled_row(moment.shared | dict(panels), side)))
+    return titled_rows(rows)
 
 
 def skeleton_picture(poses: PoseSequence, number: int, side: int) -> Picture:
@@ -81,17 +85,11 @@ def skeleton_picture(poses: PoseSequence, number: int, side: int) -> Picture:
 
 
 def _panel(
-    label: str,
-    frame: Picture,
-    scores: Mapping[tuple[str, str], FollowedPoses],
-    prompt: str,
-    number: int,
-    side: int,
+    label: str, frame: Picture, score: FollowedPoses | None, number: int, side: int
 ) -> tuple[str, Picture]:
     """Label and picture of one clip at one moment."""
-    score = scores.get((label, prompt))
     if score is None:
         return label, frame
     value = score.per_frame[number]
-    text = "–" if math.isnan(value) else f"{value:.2f}"
+    text = "--" if math.isnan(value) else f"{value:.2f}"
     return f"{label}  PCK {text}", overlaid(frame, score.asked[number], score.found[number], side)

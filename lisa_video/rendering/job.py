@@ -24,6 +24,7 @@ from lisa_video.driver import FittedDriver
 from lisa_video.errors import UserError
 from lisa_video.gallery import contact_sheet
 from lisa_video.generation import (
+    check_against_backbone,
     check_driving,
     fitted_driver,
     frame_indices,
@@ -34,7 +35,7 @@ from lisa_video.generation import (
 from lisa_video.poses import PoseSequence
 from lisa_video.poses.framing import framed
 from lisa_video.rendering.config import RenderConfig
-from lisa_video.rendering.grid import Moment, Picture, moments
+from lisa_video.rendering.grid import Moment, Picture, grid_picture, moments
 from lisa_video.rendering.scores import FollowedPoses, followed_poses
 from lisa_video.rendering.spool import ClipSpool
 from lisa_video.reports import replace_text, write_json
@@ -42,6 +43,9 @@ from lisa_video.training.setup import open_backbone
 from lisa_video.video import VideoInfo, VideoWriter, iter_frames_at, probe_video
 from lisa_video.video.gif import write_gif
 from lisa_video.video.sound import cut_sound, join_sound
+
+Scores = dict[tuple[str, str], FollowedPoses]
+"""By label of the checkpoint and prompt."""
 
 _SHEET_PICTURES = 8
 _SHEET_SIDE = 96  # pixels
@@ -65,8 +69,8 @@ class Rendered:
     poses: PoseSequence
     """As the clips were asked to follow them."""
     driver: FittedDriver
-    scores: dict[tuple[str, str], FollowedPoses]
-    """By label and prompt, where an overlay was asked for."""
+    scores: Scores
+    """Where an overlay was asked for."""
 
 
 def check_render(config: RenderConfig) -> None:
@@ -76,7 +80,7 @@ def check_render(config: RenderConfig) -> None:
             raise UserError(f"{path}: exists already; give another name or remove it first")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: torch finds no CUDA device here; use cpu or auto")
-    check_driving(config.driving)
+    frames = check_driving(config.driving)
     _driving_frames(config)
     if config.overlay is not None:
         check_detector(config.overlay)
@@ -84,8 +88,7 @@ def check_render(config: RenderConfig) -> None:
     for label, folder in config.side_networks.items():
         if folder:
             _check_side_network(label, folder, backbone)
-    backbone.check_size(frame_size(config.generation(*_first_clip(config)), backbone))
-    backbone.check_frames(config.driving.frames, "driving.frames")
+    check_against_backbone(config.generation(*_first_clip(config)), backbone, frames)
 
 
 def render(
@@ -114,10 +117,9 @@ def render(
             spool,
             list(config.side_networks),
             config.prompts,
-            scores,
             config.side,
         )
-        _write(config, shown, poses, sound, folder)
+        _write(config, shown, poses, scores, sound, folder)
     replace_text(output_files(config)[1], resolved_yaml(config))
     write_json(output_files(config)[2], _figures(driver, scores))
     return Rendered(poses, driver, scores)
@@ -134,9 +136,9 @@ def _generate_clips(
     driving: PoseSequence,
     spool: ClipSpool,
     on_progress: Callable[[Progress], None],
-) -> tuple[PoseSequence, dict[tuple[str, str], FollowedPoses]]:
+) -> tuple[PoseSequence, Scores]:
     """Fill the spool; returns the poses that the clips follow, and their scores."""
-    scores: dict[tuple[str, str], FollowedPoses] = {}
+    scores: Scores = {}
     detector = None if config.overlay is None else build_detector(config.overlay)
     backbone: VideoBackbone | None = None
     steps = config.sampling.steps
@@ -150,7 +152,8 @@ def _generate_clips(
         def on_step(step: int, label: str = label, before: int = number * steps) -> None:
             on_progress(Progress(label, before + step, len(clips) * steps))
 
-        frames = spool.add(label, prompt, generate_frames(pipeline, settings, poses, on_step))
+        generated = generate_frames(pipeline, settings, poses, on_step)
+        frames = spool.add(label, prompt, generated, len(poses))
         if detector is not None:
             scores[label, prompt] = followed_poses(frames, poses, detector)
     return poses, scores
@@ -160,6 +163,7 @@ def _write(
     config: RenderConfig,
     shown: Iterator[Moment],
     poses: PoseSequence,
+    scores: Scores,
     sound: Path | None,
     folder: Path,
 ) -> None:
@@ -168,9 +172,9 @@ def _write(
     sheet: dict[str, list[Picture]] = {}
     silent = folder / "silent.mp4"
     with VideoWriter(silent, poses.fps) as writer:
-        for number, moment in enumerate(tqdm(shown, total=len(poses), desc="grid", disable=None)):
-            writer.write(moment.picture(config.side))
-            if config.sheet is not None and number in sheet_at:
+        for moment in tqdm(shown, total=len(poses), desc="grid", disable=None):
+            writer.write(grid_picture(moment, scores, config.side))
+            if config.sheet is not None and moment.number in sheet_at:
                 _collect(moment, sheet)
     finished = folder / f"finished{config.output.suffix}"
     if config.output.suffix == ".gif":
@@ -193,8 +197,7 @@ def _collect(moment: Moment, sheet: dict[str, list[Picture]]) -> None:
         sheet.setdefault(label, []).append(picture)
     for prompt, panels in moment.generated.items():
         for label, picture in panels.items():
-            name = label.split("  PCK ")[0]
-            sheet.setdefault(f"{name} | {prompt}", []).append(picture)
+            sheet.setdefault(f"{label} | {prompt}", []).append(picture)
 
 
 def _driving_frames(config: RenderConfig) -> Iterator[Picture] | None:
@@ -247,9 +250,7 @@ def _first_clip(config: RenderConfig) -> tuple[str, str]:
     return next(iter(config.side_networks)), config.prompts[0]
 
 
-def _figures(
-    driver: FittedDriver, scores: dict[tuple[str, str], FollowedPoses]
-) -> dict[str, object]:
+def _figures(driver: FittedDriver, scores: Scores) -> dict[str, object]:
     clips = [
         {"checkpoint": label, "prompt": prompt, **score.to_json()}
         for (label, prompt), score in scores.items()

@@ -5,6 +5,7 @@ Shape legend: F frames, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,19 @@ class ClipSpool:
         self._folder = folder
         self._clips: dict[tuple[str, str], NDArray[np.uint8]] = {}
 
-    def add(self, label: str, prompt: str, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Keep uint8 (F, H, W, 3); returns the same, mapped from the file."""
+    def add(
+        self, label: str, prompt: str, frames: Iterable[NDArray[np.uint8]], count: int
+    ) -> NDArray[np.uint8]:
+        """Keep `count` frames, uint8 (H, W, 3); returns (F, H, W, 3), mapped from the file."""
         path = self._folder / f"{len(self._clips)}.npy"
-        np.save(path, frames)
-        mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
-        self._clips[label, prompt] = mapped
-        return mapped
+        clip: NDArray[np.uint8] | None = None
+        for number, frame in enumerate(frames):
+            if clip is None:
+                clip = np.lib.format.open_memmap(path, "w+", np.uint8, (count, *frame.shape))
+            clip[number] = frame
+        assert clip is not None and number == count - 1, (number, count)
+        self._clips[label, prompt] = clip
+        return clip
 
     def frame(self, label: str, prompt: str, number: int) -> NDArray[np.uint8]:
         """uint8 (H, W, 3), copied into memory."""

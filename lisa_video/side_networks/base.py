@@ -94,6 +94,14 @@ class SideNetwork(ModelMixin, ConfigMixin):
     ) -> Self:
         """A float32 side network on the backbone's device that starts as a copy of its parts."""
 
+    @abstractmethod
+    def encode_poses(self, pose_frames: Tensor) -> Tensor:
+        """Pose frames (B, F, 3, H, W) in [0, 1] -> what `forward` takes in their place.
+
+        They are the same at every timestep and for every text, so that generation encodes them
+        once.
+        """
+
     def check_backbone(self, backbone: VideoBackbone) -> None:
         """Raise UserError unless `backbone` is the one that this network was built from."""
         wanted = backbone.side_network_class

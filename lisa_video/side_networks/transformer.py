@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from diffusers import ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from einops import rearrange
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -169,20 +170,27 @@ class TransformerSideNetwork(SideNetwork):
         side.train()
         return side.to(backbone.device)
 
+    @apply_forward_hook
+    def encode_poses(self, pose_frames: Tensor) -> Tensor:
+        """(B, F, 3, H, W) -> (B, N, c)."""
+        poses = self.pose_encoder(rearrange(pose_frames, "b f c h w -> b c f h w"))
+        return rearrange(poses, "b c t h w -> b (t h w) c")
+
     def forward(self, pose_frames: Tensor, arguments: BlockArguments) -> SideOutput:
         """Residuals and feature taps, all tokens (B, N, C) and (B, N, c).
 
-        `pose_frames` are (B, F, 3, H, W) in [0, 1] at the size of the decoded video, `arguments`
-        those that the backbone calls its first block with. Raises UserError where the pose frames
-        do not match the tokens.
+        `pose_frames` are (B, F, 3, H, W) in [0, 1] at the size of the decoded video, or what
+        `encode_poses` made of them; `arguments` are those that the backbone calls its first block
+        with. There may be k * B clips of these, in k runs of B. Raises UserError where the pose
+        frames do not match the tokens.
         """
         arguments = {
             name: self._kept(value) if name in self.layout.wide else value
             for name, value in arguments.items()
         }
-        poses = self.pose_encoder(rearrange(pose_frames, "b f c h w -> b c f h w"))
-        poses = rearrange(poses, "b c t h w -> b (t h w) c")
+        poses = self.encode_poses(pose_frames) if pose_frames.ndim == 5 else pose_frames
         tokens = arguments[self.layout.states[0]]
+        poses = poses.repeat(max(1, len(tokens) // len(poses)), 1, 1)
         if poses.shape != tokens.shape:
             raise UserError(
                 f"pose frames {tuple(pose_frames.shape)} do not fit the video: they make "

@@ -56,7 +56,7 @@ def cut_sound(source: Path, start: float, seconds: float, path: Path) -> bool:
     answer = json.loads(done.stdout)
     if answer["problem"]:
         path.unlink(missing_ok=True)
-        raise VideoError(f"{source}: its sound cannot be decoded: {answer['problem']}")
+        raise VideoError(f"{source}: {answer['problem']}")
     return bool(answer["sound"])
 
 
@@ -106,8 +106,10 @@ def _main(source: str, start: str, seconds: str, path: str) -> None:
     answer: dict[str, object] = {"sound": False, "problem": ""}
     try:
         answer["sound"] = _cut(Path(source), float(start), float(seconds), path)
+    except VideoError as error:
+        answer["problem"] = str(error).removeprefix(f"{source}: ")
     except av.FFmpegError as error:
-        answer["problem"] = error.strerror or type(error).__name__
+        answer["problem"] = f"its sound cannot be decoded: {error.strerror}"
     print(json.dumps(answer))
 
 
