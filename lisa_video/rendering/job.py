@@ -73,8 +73,9 @@ class Rendered:
     """Where an overlay was asked for."""
 
 
-def check_render(config: RenderConfig) -> None:
-    """Raises UserError for what can be told before detecting and generating; writes nothing."""
+def check_render(config: RenderConfig, backbone: VideoBackbone | None = None) -> None:
+    """Raises UserError for what can be told before detecting and generating; writes nothing. The
+    backbone is loaded unless it is at hand."""
     for path in output_files(config):
         if path.exists():
             raise UserError(f"{path}: exists already; give another name or remove it first")
@@ -84,7 +85,7 @@ def check_render(config: RenderConfig) -> None:
     _driving_frames(config)
     if config.overlay is not None:
         check_detector(config.overlay)
-    backbone = open_backbone(config.backbone)
+    backbone = backbone or open_backbone(config.backbone, getattr(torch, config.dtype))
     for label, folder in config.side_networks.items():
         if folder:
             _check_side_network(label, folder, backbone)
@@ -92,9 +93,12 @@ def check_render(config: RenderConfig) -> None:
 
 
 def render(
-    config: RenderConfig, on_progress: Callable[[Progress], None] = lambda progress: None
+    config: RenderConfig,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    backbone: VideoBackbone | None = None,
 ) -> Rendered:
-    """Generate all clips, and write the video and what goes with it.
+    """Generate all clips, and write the video and what goes with it. The backbone is loaded unless it
+    is at hand.
 
     Raises UserError as `check_render`, and where files cannot be written or nobody is found.
     """
@@ -110,7 +114,7 @@ def render(
         folder = Path(name)
         sound = _driving_sound(config, len(driver.poses), folder)
         spool = ClipSpool(folder)
-        poses, scores = _generate_clips(config, driver.poses, spool, on_progress)
+        poses, scores = _generate_clips(config, driver.poses, spool, on_progress, backbone)
         shown = moments(
             _driving_frames(config),
             poses,
@@ -136,11 +140,11 @@ def _generate_clips(
     driving: PoseSequence,
     spool: ClipSpool,
     on_progress: Callable[[Progress], None],
+    backbone: VideoBackbone | None,
 ) -> tuple[PoseSequence, Scores]:
     """Fill the spool; returns the poses that the clips follow, and their scores."""
     scores: Scores = {}
     detector = None if config.overlay is None else build_detector(config.overlay)
-    backbone: VideoBackbone | None = None
     steps = config.sampling.steps
     clips = [(label, prompt) for label in config.side_networks for prompt in config.prompts]
     for number, (label, prompt) in enumerate(tqdm(clips, desc="clips", disable=None)):

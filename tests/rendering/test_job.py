@@ -150,7 +150,6 @@ def test_panels_are_the_clips_of_the_generation_job(models: Path, tmp_path: Path
         panels.append(grid[:, -SIDE:, left : left + 32])
     # GIF has 256 colours, and the way to it the loss of x264: each panel is nearest to its clip.
     apart = [[np.abs(panel - clip).mean() for clip in clips] for panel in panels]
-    print(apart)
     assert np.argmin(apart, axis=1).tolist() == [0, 1, 2]
     own = framed(PoseSequence.load(poses).frames(range(4)), (32, 32), "fit")
     np.testing.assert_array_equal(rendered.poses.keypoints, own.keypoints)
