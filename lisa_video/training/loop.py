@@ -31,11 +31,14 @@ from lisa_video.training.draws import Purpose, stream_seed
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.generators import seed_generators
 from lisa_video.training.interruption import Interruption
-from lisa_video.training.losses import LisaObjective, log_values, scalars, training_losses
+from lisa_video.training.losses import log_values, scalars, training_losses
+from lisa_video.training.objective import lisa_at
 from lisa_video.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
 from lisa_video.training.reporting import Reporter
 from lisa_video.training.run_folder import claim_run_folder, held_run_folder, start_checkpoint
+from lisa_video.training.run_record import RunRecord
 from lisa_video.training.saving import (
     CheckpointKeeper,
     Snapshot,
@@ -54,6 +57,7 @@ from lisa_video.training.setup import (
 )
 from lisa_video.training.sources import open_sources
 from lisa_video.training.state import OnStep, TrainState
+from lisa_video.training.validation import build_validator
 
 
 def train(
@@ -78,13 +82,15 @@ def train(
         Interruption(speaks=accelerator.is_main_process) as interruption,
     ):
         in_main_process(accelerator, lambda: held.enter_context(held_run_folder(config)))
-        return _train(config, accelerator, interruption, encoder, on_step)
+        with RunRecord(config) as record:
+            return _train(config, accelerator, interruption, record, encoder, on_step)
 
 
 def _train(
     config: TrainConfig,
     accelerator: Accelerator,
     interruption: Interruption,
+    record: RunRecord,
     encoder: ClipEncoder | None,
     on_step: OnStep | None,
 ) -> TrainState:
@@ -104,9 +110,9 @@ def _train(
 
     # Backbone and clips.
     if encoder is None:
-        backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision]).to(
-            accelerator.device
-        )
+        backbone = open_backbone(
+            config.backbone, DTYPES[config.mixed_precision], encoders_later=True
+        ).to(accelerator.device)
         encoder = ClipEncoder(backbone, cache=config.data.cache_encodings)
     backbone = encoder.backbone
     sources = open_sources(config, backbone)
@@ -117,6 +123,7 @@ def _train(
         print(*stream.bucket_lines(), sep="\n")
     probe = None if sources.probe is None else build_probe(config, encoder, sources.probe)
     origin = in_main_process(accelerator, partial(checked_provenance, config, checkpoint, sources))
+    validator = build_validator(config, backbone, sources, accelerator)
 
     # Networks, and what makes them move.
     networks = start_networks(config, backbone, checkpoint)
@@ -138,17 +145,18 @@ def _train(
         restore_optimizer(optimizer, state)
         if state.scaler is not None:
             accelerator.scaler.load_state_dict(state.scaler)
-    lisa = None
-    if decoder is not None:
-        lisa = LisaObjective(wrapped[1], config.alignment.tap, config.alignment.weight)
+    wrapped_decoder = None if decoder is None else wrapped[1]
 
     # What is shown of it, and kept.
     reporter = None
-    if accelerator.is_main_process:
+    if origin is not None:
         claim_run_folder(config)
+        record.start(first_step, backbone, origin, accelerator.num_processes)
         reporter = Reporter(config, backbone, networks, probe, on_step, first_step)
-        if first_step == 0:
-            reporter.report(0, {})
+    if first_step == 0:
+        validation = None if validator is None else validator.at(0, networks.finished)
+        if reporter is not None:
+            reporter.report(0, {}, validation)
     keeper = CheckpointKeeper(
         config,
         accelerator,
@@ -167,12 +175,14 @@ def _train(
 
     interruption.listen()
     batches = stream.batches(first_step)
+    pace = Pace(accelerator.device, accelerator.num_processes)
     for step in range(first_step + 1, config.steps + 1):
         # Forward and backward, once for each accumulated pass.
         started, data_s = time.perf_counter(), 0.0
         seed_generators(_module_seed(config.seed, step, accelerator.process_index))
         side.train()
         set_learning_rate(optimizer, learning_rate(config.optimizer, step))
+        lisa = lisa_at(config.alignment, wrapped_decoder, step)
         passes: list[Tensor] = []
         ids: list[str] = []
         for _ in range(config.optimizer.gradient_accumulation_steps):
@@ -181,6 +191,7 @@ def _train(
             noised, conditions = prepare_batch(config, encoder, batch)
             ids += batch.clips.ids
             data_s += time.perf_counter() - asked
+            pace.add_clips(*batch.clips.pose_frames.shape[:2])
             with accelerator.accumulate(*wrapped):
                 losses = training_losses(backbone, wrapped[0], noised, conditions, lisa)
                 keeper.require_finite_loss(step, losses.total, batch.clips.ids)
@@ -199,7 +210,7 @@ def _train(
         # What is left behind.
         values: dict[str, float | list[float]] = {}
         if step % config.log_every == 0 or step == config.steps:
-            values = log_values(accelerator.reduce(torch.stack(passes).mean(dim=0), "mean"))
+            values = log_values(accelerator.reduce(torch.stack(passes).mean(dim=0), "mean"), lisa)
             values |= {
                 "lr": learning_rate(config.optimizer, step),
                 "grad_norm": float(norm),
@@ -207,11 +218,18 @@ def _train(
                 "step_s": time.perf_counter() - started - data_s,
                 "data_s": data_s,
             }
-            bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
-        bar.update()
+        pace.add_step(time.perf_counter() - started, data_s)
+        if values:
+            values |= pace.values()
+        validation = None if validator is None else validator.at(step, networks.finished)
         if reporter is not None:
-            reporter.report(step, values)
-        if keeper.after_step(step):
+            reporter.report(step, values, validation)
+            bar.set_postfix_str(reporter.summary, refresh=False)
+        bar.update()
+        stopping = keeper.after_step(step)
+        if keeper.saved == step:
+            record.update(step)
+        if stopping:
             break
     bar.close()
     if reporter is not None:

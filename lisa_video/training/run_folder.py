@@ -1,8 +1,11 @@
 """The output folder of a run: whose it is, its settings, and its log.
 
 config.yaml     the resolved settings
+run.json        what the run was: machine, versions, data, interruptions, figures; see `run_record`
 log.jsonl       one line per logged step
-tensorboard/    the same as TensorBoard scalars
+tensorboard/    the same, and validation videos; wandb/ likewise, see `trackers`
+validation/     videos of validation, a folder for each step
+report.html     all of it as one page
 checkpoints/    see `checkpoint`
 side_network/   the finished network: the average of its weights
 decoder/        the LISA decoder, for going on training; generation never needs it
@@ -20,7 +23,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,13 @@ from lisa_video.errors import UserError
 from lisa_video.locking import LOCK_FILE, only_writer
 from lisa_video.reports import replace_text
 from lisa_video.training.checkpoint import INDEX_FILE, latest_checkpoint, read_index
-from lisa_video.training.config import BackboneConfig, DataConfig, TrainConfig
+from lisa_video.training.config import (
+    BackboneConfig,
+    DataConfig,
+    TrainConfig,
+    ValidationConfig,
+    WandbConfig,
+)
 from lisa_video.training.config.run import CONFIG_VERSION
 from lisa_video.training.folders import sync_file
 
@@ -54,6 +63,9 @@ FREE_KEYS = {
     "data.workers",
     "data.cache",
     "data.check_clips",
+    "trackers",
+    *(f"wandb.{field.name}" for field in fields(WandbConfig)),
+    *(f"validation.{field.name}" for field in fields(ValidationConfig)),
 }
 # A checkpoint has what these made of it, whatever they are now.
 STRUCTURE = (
@@ -207,30 +219,17 @@ def claim_run_folder(config: TrainConfig) -> None:
 
 
 class RunLog:
-    """log.jsonl and TensorBoard, going on after `step`: later lines, of an interrupted run, go."""
+    """log.jsonl, going on after `step`: later lines, of an interrupted run, go."""
 
     def __init__(self, output: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.path = output / LOG_FILE
         rows = [row for row in read_log(output) if row["step"] <= step] if step else []
         replace_text(self.path, "".join(map(_line, rows)))
-        self.board = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float | list[float]]) -> None:
-        """Add one line; TensorBoard gets the elements of a list as name/00, name/01, ..."""
+        """Add one line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line({"step": step, **values}))
-        for name, value in values.items():
-            if isinstance(value, list):
-                for index, element in enumerate(value):
-                    self.board.add_scalar(f"{name}/{index:02d}", element, step)
-            else:
-                self.board.add_scalar(name, value, step)
-        self.board.flush()
-
-    def close(self) -> None:
-        self.board.close()
 
 
 def read_log(output: Path) -> list[dict[str, Any]]:

@@ -26,6 +26,9 @@ from lisa_video.training.config import (
 from lisa_video.training.run_folder import read_log
 
 SIZE = 16
+# Of the log, what differs from run to run.
+MEASURED = {"step_s", "data_s", "clips_s", "frames_s", "data_share", "memory_gib"}
+MEASURED |= {"validation/seconds"}
 FRAMES = 6
 
 
@@ -83,9 +86,8 @@ def tiny_config(clips: Path, output: Path, backbone: str = "unused", **changes: 
 
 
 def untimed_log(output: Path) -> list[dict[str, Any]]:
-    """The log but for what a clock says."""
-    timings = ("step_s", "data_s")
-    return [{k: v for k, v in row.items() if k not in timings} for row in read_log(output)]
+    """The lines of a log without what is measured of the machine."""
+    return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_log(output)]
 
 
 def assert_same_runs(one: Path, other: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import resource
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,30 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(
     if name == "SIGTERM":
         train(config, encoder=encoder)
         assert_same_runs(whole.output, config.output)
+
+
+def test_ctrl_c_reaches_reading_processes_too_late(
+    whole: TrainConfig, clips: Path, encoder: ClipEncoder, tmp_path: Path
+) -> None:
+    """The terminal sends it to all processes of a job."""
+    config = short_config(clips, tmp_path / "run", steps=10_000, data__workers=2)
+
+    def run() -> None:
+        os.setpgrp()
+        with pytest.raises(Interrupted):
+            train(config, encoder=encoder)
+
+    said = tmp_path / "said.txt"
+    child = forks.start(run, said)
+    while len(read_log(config.output)) < 2:
+        time.sleep(0.05)
+    os.killpg(child, signal.SIGINT)
+    assert forks.end(child) == 0, said.read_text()
+    (step,) = steps_of(config)
+    rows = read_log(config.output)
+    assert [row["step"] for row in rows] == list(range(1, step + 1))
+    expected = [row["loss"] for row in read_log(whole.output)][:step]
+    assert [row["loss"] for row in rows][: len(expected)] == expected
 
 
 def test_a_signal_in_the_last_step_ends_the_run_as_ever(

@@ -13,8 +13,18 @@ from lisa_video.errors import UserError
 from lisa_video.training.config.backbone import BackboneConfig
 from lisa_video.training.config.data import DataConfig
 from lisa_video.training.config.networks import SideNetworkConfig
-from lisa_video.training.config.objective import AlignmentConfig, TimestepConfig
-from lisa_video.training.config.observation import ProbeConfig
+from lisa_video.training.config.objective import (
+    AlignmentConfig,
+    LossConfig,
+    TimestepConfig,
+    aligned_count,
+)
+from lisa_video.training.config.observation import (
+    ProbeConfig,
+    TrackerName,
+    ValidationConfig,
+    WandbConfig,
+)
 from lisa_video.training.config.optimizer import EmaConfig, OptimizerConfig
 
 CONFIG_VERSION = 1
@@ -51,11 +61,16 @@ class TrainConfig:
     seed: int = 0
     """Seed of initial weights, data order, noise and dropout; the same under both objectives."""
     side_network: SideNetworkConfig = field(default_factory=SideNetworkConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     timesteps: TimestepConfig = field(default_factory=TimestepConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    trackers: list[TrackerName] = field(default_factory=lambda: ["tensorboard"])
+    """Who gets what log.jsonl gets, and the validation videos; wandb needs the extra of that name."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
     text_dropout: float = 0.1
     """Share of captions replaced by the empty one."""
     pose_dropout: float = 0.0
@@ -68,7 +83,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     log_every: int = 10
-    """Steps between lines of log.jsonl and TensorBoard."""
+    """Steps between lines of log.jsonl and of the trackers."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; the last step has one too."""
     checkpoint_minutes: float = 0.0
@@ -117,12 +132,30 @@ class TrainConfig:
         ):
             if not 0 <= share <= 1:
                 raise UserError(f"{name}={share}: a share lies in [0, 1]")
-        injection = self.side_network.injection
-        named = isinstance(injection, list) and all(isinstance(name, str) for name in injection)
-        if self.objective == "lisa" and named and self.alignment.tap not in injection:
+        if len(set(self.trackers)) != len(self.trackers):
+            raise UserError(f"trackers={self.trackers}: name each once")
+        if self.objective == "lisa":
+            self._check_alignment()
+
+    def _check_alignment(self) -> None:
+        alignment, injection = self.alignment, self.side_network.injection
+        if isinstance(injection, list) and all(isinstance(name, str) for name in injection):
+            for tap in alignment.taps:
+                if tap not in injection:
+                    raise UserError(
+                        f"alignment.tap={tap}: the feature must be that of an injection point, "
+                        f"and side_network.injection has only {', '.join(map(str, injection))}"
+                    )
+        if alignment.every > self.steps:
             raise UserError(
-                f"alignment.tap={self.alignment.tap}: the feature must be that of an injection "
-                f"point, and side_network.injection has only {', '.join(map(str, injection))}"
+                f"alignment.every={alignment.every}: none of the {self.steps} steps would have "
+                "an alignment loss"
+            )
+        batch = self.data.batch_size
+        if alignment.fraction < 1 and aligned_count(batch, alignment.fraction) == batch:
+            raise UserError(
+                f"alignment.fraction={alignment.fraction}: is all of a batch of {batch}; "
+                "give a smaller one, or use alignment.every"
             )
 
     @property
