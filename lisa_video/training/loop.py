@@ -77,18 +77,19 @@ def train(
     check_precision(config)
     accelerator = build_accelerator(config)
     with (
-        ExitStack() as held,
+        ExitStack() as contexts,
         disk_full_named(config.output),
         Interruption(speaks=accelerator.is_main_process) as interruption,
     ):
-        in_main_process(accelerator, lambda: held.enter_context(held_run_folder(config)))
+        in_main_process(accelerator, lambda: contexts.enter_context(held_run_folder(config)))
         with RunRecord(config) as record:
-            return _train(config, accelerator, interruption, record, encoder, on_step)
+            return _train(config, accelerator, contexts, interruption, record, encoder, on_step)
 
 
 def _train(
     config: TrainConfig,
     accelerator: Accelerator,
+    contexts: ExitStack,
     interruption: Interruption,
     record: RunRecord,
     encoder: ClipEncoder | None,
@@ -165,12 +166,14 @@ def _train(
         interruption,
         first_step,
     )
-    bar = tqdm(
-        desc=f"train {config.objective}",
-        initial=first_step,
-        total=config.steps,
-        unit="step",
-        disable=not accelerator.is_main_process,
+    bar = contexts.enter_context(
+        tqdm(
+            desc=f"train {config.objective}",
+            initial=first_step,
+            total=config.steps,
+            unit="step",
+            disable=not accelerator.is_main_process,
+        )
     )
 
     interruption.listen()
