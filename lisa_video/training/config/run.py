@@ -11,7 +11,7 @@ from lisa_video.config_checks import at_least
 from lisa_video.errors import UserError
 from lisa_video.training.config.backbone import BackboneConfig
 from lisa_video.training.config.data import DataConfig
-from lisa_video.training.config.networks import SideNetworkConfig
+from lisa_video.training.config.networks import LoraConfig, SideNetworkConfig
 from lisa_video.training.config.objective import AlignmentConfig, TimestepConfig
 from lisa_video.training.config.observation import ProbeConfig
 from lisa_video.training.config.optimizer import EmaConfig, OptimizerConfig
@@ -27,7 +27,7 @@ class TrainConfig:
     backbone: BackboneConfig
     data: DataConfig
     output: Path
-    """Folder of the run: log, checkpoints, and the finished `side_network/` and `decoder/`."""
+    """Folder of the run: log, checkpoints, and the finished `side_network/`, `decoder/` and `lora/`."""
     objective: Objective = "lisa"
     """plain: the main loss alone; lisa: with the alignment loss."""
     steps: int = 10_000
@@ -35,6 +35,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of initial weights, data order, noise and dropout; the same under both objectives."""
     side_network: SideNetworkConfig = field(default_factory=SideNetworkConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
@@ -75,6 +76,12 @@ class TrainConfig:
         ):
             if not 0 <= share <= 1:
                 raise UserError(f"{name}={share}: a share lies in [0, 1]")
+        falls_until = self.optimizer.falls_until(self.steps)
+        if falls_until is not None and self.optimizer.warmup_steps >= falls_until:
+            raise UserError(
+                f"optimizer.warmup_steps={self.optimizer.warmup_steps}: the learning rate has to "
+                f"fall after it, and {falls_until} steps leave no room"
+            )
         injection = self.side_network.injection
         named = isinstance(injection, list) and all(isinstance(name, str) for name in injection)
         if self.objective == "lisa" and named and self.alignment.tap not in injection:
