@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lisa_video.adapters import load_lora
 from lisa_video.attention import use_attention
 from lisa_video.backbones import load_side_network
 from lisa_video.backbones.base import VideoBackbone
@@ -91,6 +92,8 @@ def load_pipeline(config: GenerateConfig) -> PoseToVideoPipeline:
     side_network = load_side_network(config.side_network)
     cast(side_network, backbone.dtype)
     pipeline = PoseToVideoPipeline.from_backbone(backbone, side_network)
+    if config.lora is not None:
+        load_lora(backbone.main_network, config.lora, backbone.network_name)
     pipeline.to("cuda" if cuda else "cpu")
     networks = (backbone.main_network, side_network)
     print(use_attention(config.attention, networks, backbone.dtype, training=False))

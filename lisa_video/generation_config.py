@@ -94,6 +94,9 @@ class GenerateConfig:
     """What the video shows."""
     output: Path
     """The video (.mp4); must not exist. Its settings are kept beside it (.yaml)."""
+    lora: Path | None = None
+    """Folder of adapters for the main network, trained together with the side network; they serve
+    the steps in which poses control."""
     poses_output: Path | None = None
     """Pose file for the poses as the video was asked to follow them, as evaluate.py wants them."""
     size: tuple[int, int] | None = None

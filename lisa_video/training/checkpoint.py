@@ -2,6 +2,7 @@
 
     checkpoints/step_00001000/
         side_network/  average/  decoder/    weights, each as diffusers saves a model
+        lora/  lora_average/                 adapters of the main network, as diffusers saves them
         state.pt                             step, optimizer, gradient scaler
 
 Data order, noise and dropout depend on (seed, position) and the global random state on
@@ -15,7 +16,8 @@ import copy
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from lisa_video.decoder import LisaDecoder
 from lisa_video.errors import UserError
 from lisa_video.loading import load_pretrained
 from lisa_video.side_networks.base import SideNetwork
+from lisa_video.training.adapters import LoraWeights, swapped
 
 FOLDER = "checkpoints"
 STATE_FILE = "state.pt"
@@ -46,18 +49,35 @@ class Networks:
     """Their average; None where none is kept."""
     decoder: LisaDecoder | None
     """None under the plain objective."""
+    lora: LoraWeights | None = None
+    """Adapters in the backbone's main network."""
+    lora_average: LoraWeights | None = None
+    """Their average; None where none is kept."""
 
     @property
     def finished(self) -> SideNetwork:
         """What generation should use: the average where there is one."""
         return self.side_network if self.average is None else self.average
 
-    def named(self) -> dict[str, ModelMixin]:
+    @property
+    def finished_lora(self) -> LoraWeights | None:
+        """The adapters that generation should use."""
+        return self.lora if self.lora_average is None else self.lora_average
+
+    @contextmanager
+    def as_finished(self) -> Iterator[None]:
+        """Let the backbone have the finished adapters, as `finished` wants them beside it."""
+        with swapped(self.lora, self.lora_average):
+            yield
+
+    def named(self) -> dict[str, ModelMixin | LoraWeights]:
         """Those that there are, by the name of their folder."""
         models = {
             "side_network": self.side_network,
             "average": self.average,
             "decoder": self.decoder,
+            "lora": self.lora,
+            "lora_average": self.lora_average,
         }
         return {name: model for name, model in models.items() if model is not None}
 

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from lisa_video.errors import UserError
 from lisa_video.training.acceleration import build_accelerator
-from lisa_video.training.average import update_average
+from lisa_video.training.adapters import average_gradients, check_distribution
+from lisa_video.training.average import update_averages
 from lisa_video.training.batches import Batch
 from lisa_video.training.checkpoint import (
     CheckpointState,
@@ -35,7 +36,12 @@ from lisa_video.training.losses import (
     scalars,
     training_losses,
 )
-from lisa_video.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from lisa_video.training.optimizer import (
+    build_optimizer,
+    learning_rate,
+    parameter_groups,
+    set_learning_rate,
+)
 from lisa_video.training.preparation import prepare_batch
 from lisa_video.training.reporting import Reporter
 from lisa_video.training.run_folder import check_run_folder, claim_run_folder
@@ -44,6 +50,7 @@ from lisa_video.training.setup import (
     build_probe,
     check_precision,
     choose_attention,
+    network_lines,
     open_backbone,
     start_networks,
 )
@@ -67,6 +74,7 @@ def train(
     check_run_folder(config)
     check_precision(config)
     accelerator = build_accelerator(config)
+    check_distribution(config, accelerator.distributed_type)
     checkpoint = latest_checkpoint(config.output)
     state = None if checkpoint is None else load_state(checkpoint)
     first_step = 0 if state is None else state.step
@@ -94,14 +102,17 @@ def train(
         print(kernel)
     if accelerator.is_main_process and side.taken_over is not None:
         print(*side.taken_over.lines(), sep="\n")
+    for line in network_lines(config, networks):
+        accelerator.print(line)
     trained: list[nn.Module] = [side] if decoder is None else [side, decoder]
-    lr_scales = (1.0, config.alignment.decoder_lr_scale)[: len(trained)]
-    parameters = [parameter for module in trained for parameter in module.parameters()]
+    groups = parameter_groups(config, networks)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    adapters = [] if networks.lora is None else list(networks.lora.tensors.values())
     if config.gradient_checkpointing:
         side.enable_gradient_checkpointing()
         backbone.enable_gradient_checkpointing()
     wrapped: list[nn.Module] = [accelerator.prepare(module) for module in trained]
-    optimizer = accelerator.prepare(build_optimizer(config.optimizer, trained, lr_scales))
+    optimizer = accelerator.prepare(build_optimizer(config.optimizer, groups))
     if state is not None:
         optimizer.load_state_dict(state.optimizer)
         if state.scaler is not None:
@@ -131,7 +142,7 @@ def train(
         started, data_s = time.perf_counter(), 0.0
         torch.manual_seed(_module_seed(config.seed, step, accelerator.process_index))
         side.train()
-        set_learning_rate(optimizer, learning_rate(config.optimizer, step))
+        set_learning_rate(optimizer, learning_rate(config.optimizer, step, config.steps))
         passes: list[Tensor] = []
         for _ in range(config.optimizer.gradient_accumulation_steps):
             asked = time.perf_counter()
@@ -145,19 +156,19 @@ def train(
 
                 # The update; only after the last pass: accelerate skips the others.
                 if accelerator.sync_gradients:
+                    average_gradients(adapters)
                     norm = accelerator.clip_grad_norm_(parameters, config.optimizer.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             passes.append(scalars(losses))
-        if networks.average is not None:
-            update_average(networks.average, side, config.ema.decay, step)
+        update_averages(networks, config.ema, step)
 
         # What is left behind.
         values: dict[str, float | list[float]] = {}
         if step % config.log_every == 0 or step == config.steps:
             values = log_values(accelerator.reduce(torch.stack(passes).mean(dim=0), "mean"))
             values |= {
-                "lr": learning_rate(config.optimizer, step),
+                "lr": learning_rate(config.optimizer, step, config.steps),
                 "grad_norm": float(norm),
                 # Apart, since a run whose clips another has encoded before waits for none.
                 "step_s": time.perf_counter() - started - data_s,
@@ -183,6 +194,8 @@ def train(
         replace_folder(config.output / "side_network", networks.finished.save_pretrained)
         if decoder is not None:
             replace_folder(config.output / "decoder", decoder.save_pretrained)
+        if networks.finished_lora is not None:
+            replace_folder(config.output / "lora", networks.finished_lora.save_pretrained)
     return TrainState(config.steps, backbone, networks)
 
 

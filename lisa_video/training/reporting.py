@@ -37,7 +37,8 @@ class Reporter:
         if values:
             self.log.write(step, values)
         if self.on_step is not None:
-            self.on_step(step, TrainState(step, self.backbone, self.networks))
+            with self.networks.as_finished():
+                self.on_step(step, TrainState(step, self.backbone, self.networks))
 
     def close(self) -> None:
         self.log.close()

@@ -5,6 +5,7 @@ log.jsonl       one line per logged step
 tensorboard/    the same as TensorBoard scalars
 checkpoints/    see `checkpoint`
 side_network/   the finished network: the average of its weights
+lora/           adapters of the main network, where there are any: the average of their weights
 decoder/        the LISA decoder, for going on training; generation never needs it
 """
 
@@ -32,6 +33,7 @@ FREE_KEYS = {
     "checkpoint_every",
     "keep_checkpoints",
     "output",
+    "optimizer.decay_steps",  # beside `steps`: see _check_fall
     "data.workers",
     "data.cache",
     "data.check_clips",
@@ -57,12 +59,27 @@ def check_run_folder(config: TrainConfig) -> None:
     )
     there = dict(_flattened(config_to_dict(unset)))
     there |= dict(_flattened(_read_settings(output / CONFIG_FILE)))
-    for key, value in _flattened(config_to_dict(config)):
-        if key not in FREE_KEYS and there.get(key) != value:
+    here = dict(_flattened(config_to_dict(config)))
+    scales = [key for key in there if key.startswith("optimizer.lr_scales.")]
+    for key in dict.fromkeys([*here, *scales]):
+        if key not in FREE_KEYS and there.get(key) != here.get(key):
             raise UserError(
                 f"output={output}: holds a run with other settings ({key} is {there.get(key)} "
-                f"there and {value} here); give another output"
+                f"there and {here.get(key)} here); give another output"
             )
+    _check_fall(config, there)
+
+
+def _check_fall(config: TrainConfig, there: Mapping[str, Any]) -> None:
+    """Raise UserError where the steps done had another learning rate than this config gives them."""
+    until = config.optimizer.falls_until(config.steps)
+    before = there["optimizer.decay_steps"] or there["steps"]
+    if until is not None and until != before:
+        raise UserError(
+            f"output={config.output}: the learning rate of this run falls until step {before}, and "
+            f"here until {until}; give optimizer.decay_steps {before} to go on with it as it was, "
+            "or another output"
+        )
 
 
 def claim_run_folder(config: TrainConfig) -> None:

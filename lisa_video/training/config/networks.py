@@ -64,4 +64,6 @@ class LoraConfig:
         if self.alpha is not None:
             positive("lora", alpha=self.alpha)
         if self.rank and not self.targets:
-            raise UserError("lora.targets is empty: name layers of the main network, or lora.rank 0")
+            raise UserError(
+                "lora.targets is empty: name layers of the main network, or lora.rank 0"
+            )
