@@ -24,7 +24,7 @@ ADAPTER = "default"
 ADAPTABLE = (nn.Linear, nn.Conv2d, nn.Conv3d)
 
 
-def add_lora(network: ModelMixin, rank: int, alpha: float, targets: Sequence[str]) -> None:
+def add_lora(network: ModelMixin, rank: int, alpha: int, targets: Sequence[str]) -> None:
     """Put adapters, float32 and trainable, into the layers that the patterns `targets` stand for.
 
     They change nothing yet: one of their two matrices is 0, the other is drawn from torch's global
@@ -124,7 +124,14 @@ def load_lora(network: ModelMixin, path: Path, prefix: str) -> None:
     saved = read_lora(path, prefix)
     try:
         with libraries_silent():
-            network.load_lora_adapter(path / WEIGHTS_FILE, prefix=prefix, adapter_name=ADAPTER)
+            network.load_lora_adapter(
+                path,
+                prefix=prefix,
+                adapter_name=ADAPTER,
+                weight_name=WEIGHTS_FILE,
+                use_safetensors=True,
+                local_files_only=True,
+            )
     except LOADING_ERRORS as error:
         raise UserError(f"{path}: adapters that do not fit: {first_line(error)}") from None
     if saved.keys() != lora_parameters(network).keys():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import DistributedType
-from torch import Tensor, nn
+from torch import Tensor
 
 from lisa_video.adapters import adapted_layers, add_lora, lora_parameters, read_lora, save_lora
 from lisa_video.backbones.base import VideoBackbone
@@ -77,7 +77,7 @@ def start_adapters(
     if not config.lora.rank:
         return None, None
     settings = config.lora
-    alpha = float(settings.rank) if settings.alpha is None else settings.alpha
+    alpha = settings.rank if settings.alpha is None else settings.alpha
     with seeded(stream_seed(config.seed, Purpose.ADAPTERS)):
         add_lora(backbone.main_network, settings.rank, alpha, settings.targets)
     adapters = LoraWeights(backbone, lora_parameters(backbone.main_network))
@@ -112,7 +112,7 @@ def check_distribution(config: TrainConfig, kind: DistributedType) -> None:
         )
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Mean over processes, as DDP has it, which wraps the trained networks but not the backbone."""
     if not torch.distributed.is_initialized():
         return

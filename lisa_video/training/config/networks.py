@@ -49,7 +49,7 @@ class LoraConfig:
 
     rank: int = 0
     """Rank of the adapters; 0: none."""
-    alpha: float | None = None
+    alpha: int | None = None
     """Their output is scaled by alpha / rank; null: by 1."""
     targets: list[str] = field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])
     """Linear and convolution layers of the main network that get one, by pattern over their dotted
