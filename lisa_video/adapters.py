@@ -82,6 +82,14 @@ def adapted_layers(network: ModelMixin) -> list[str]:
     return list(dict.fromkeys(name.rpartition(".lora_")[0] for name in lora_parameters(network)))
 
 
+def freeze(network: nn.Module) -> None:
+    """Eval mode, and no gradient for the network's own weights; its adapters stay as they are."""
+    network.eval()
+    for name, parameter in network.named_parameters():
+        if not _of_adapter(name):
+            parameter.requires_grad_(False)
+
+
 def own_weights(network: ModelMixin) -> dict[str, Tensor]:
     """The state dict that a network has without its adapters."""
     return {

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
-from lisa_video.adapters import has_lora, own_weights
+from lisa_video.adapters import freeze, has_lora, own_weights
 from lisa_video.backbones.noise import noise_path
 from lisa_video.errors import UserError
 from lisa_video.injection import InjectionPoint, SideResiduals
@@ -78,7 +78,7 @@ class VideoBackbone(ABC):
             )
         self.injection_points = self._all_points()
         for module in (main_network, vae, text_encoder):
-            module.eval().requires_grad_(False)
+            freeze(module)
         self._fingerprint: str | None = None
 
     @classmethod

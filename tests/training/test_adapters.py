@@ -24,6 +24,7 @@ from lisa_video.adapters import (
 )
 from lisa_video.cli import resolved_yaml
 from lisa_video.errors import UserError
+from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.training.adapters import check_distribution
 from lisa_video.training.checkpoint import checkpoints, load_state
 from lisa_video.training.config import LoraConfig
@@ -133,6 +134,27 @@ def test_on_step_sees_the_averaged_adapters(
     load_lora(own_encoder.backbone.main_network, tmp_path / "lora", "unet")
     loaded = lora_parameters(own_encoder.backbone.main_network)
     assert all(torch.equal(loaded[name], average.tensors[name]) for name in loaded)
+
+
+def test_generating_while_training_changes_nothing(
+    clips: Path, own_encoder: ClipEncoder, tmp_path: Path
+) -> None:
+    """A pipeline makes the main network a backbone again, which is frozen but for its adapters."""
+
+    def generate(step: int, state: TrainState) -> None:
+        networks = state.networks
+        pipeline = PoseToVideoPipeline.from_backbone(state.backbone, networks.finished)
+        pipeline.set_progress_bar_config(disable=True)
+        pipeline("a man", torch.zeros(1, 2, 3, 16, 16), num_inference_steps=1)
+
+    settings: dict[str, Any] = {"objective": "plain", "steps": 3, "probe__every": 0, "lora": LORA}
+    ends = []
+    for name, on_step in (("quiet", None), ("busy", generate)):
+        config = tiny_config(clips, tmp_path / name, **settings)
+        lora = train(config, encoder=own_encoder, on_step=on_step).networks.lora
+        assert lora is not None
+        ends.append(copied(lora.tensors))
+    torch.testing.assert_close(*ends, rtol=0, atol=0)
 
 
 def test_adapters_learn_at_their_own_rate(
