@@ -54,6 +54,11 @@ class SideResiduals:
         return SideResiduals({name: value.to(dtype) for name, value in self.points.items()})
 
 
+def clip_rows(values: Tensor, clips: Tensor, batch: int) -> Tensor:
+    """The rows of `clips`, long (P,), of an activation: (B*F, ...) -> (P*F, ...), (B, ...) -> (P, ...)."""
+    return values.unflatten(0, (batch, -1))[clips].flatten(0, 1)
+
+
 def unet_points(unet_config: Mapping[str, Any]) -> dict[str, InjectionPoint]:
     """All injection points of the `UNetMotionModel` with this configuration, by name, in order."""
     widths = unet_config["block_out_channels"]

@@ -107,6 +107,11 @@ def test_one_pass_equals_two(made: Made, late: bool) -> None:
     torch.testing.assert_close(controlled, backbone.predict(*inputs, residuals))
     assert torch.equal(prior, backbone.predict(*inputs))
 
+    some = torch.tensor([1])
+    again, part = backbone.predict_with_prior(*inputs, residuals, some)
+    torch.testing.assert_close(again, controlled)
+    torch.testing.assert_close(part, prior[some])
+
     ran: list[str] = []
     first = adapted_first(backbone)
     first.register_forward_hook(lambda *_: ran.append("block"))

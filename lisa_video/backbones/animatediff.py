@@ -24,7 +24,7 @@ from typing_extensions import Self
 from lisa_video.adapters import adapted_layers, without_lora
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.errors import UserError
-from lisa_video.injection import MID, InjectionPoint, SideResiduals, unet_points
+from lisa_video.injection import MID, InjectionPoint, SideResiduals, clip_rows, unet_points
 from lisa_video.loading import (
     ComponentTable,
     first_line,
@@ -186,22 +186,38 @@ class AnimateDiffBackbone(VideoBackbone):
         return prediction
 
     def predict_with_prior(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        residuals: SideResiduals,
+        prior_clips: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As the base has it, from one pass of the encoder, for which no graph is kept.
 
         Control enters a UNet at the skips and after the middle only, so that everything before is
         the same with and without it. The prior is an unmodified forward; the up blocks then run
-        again on the arguments that they were called with, residuals added. With adapters before the
-        up blocks nothing is the same, and there are two forwards.
+        again on the arguments that they were called with, residuals added. Where only some clips
+        have a prior, the up blocks of that forward see these alone. With adapters before the up
+        blocks nothing is the same, and there are two forwards.
         """
         assert residuals.points.keys() <= self.injection_points.keys(), residuals.points.keys()
         if not all(name.startswith(AFTER_CONTROL) for name in adapted_layers(self.main_network)):
-            return self._predict_apart(noisy, timesteps, text, residuals)
+            return self._predict_apart(noisy, timesteps, text, residuals, prior_clips)
         calls: list[dict[str, Any]] = []
 
-        def record(_block: object, _args: object, arguments: dict[str, Any]) -> None:
+        def record(
+            _block: object, args: tuple[Any, ...], arguments: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
             calls.append(arguments)
+            if prior_clips is None:
+                return None
+            # From the second block on, the activation has no other clips any more.
+            done = {"hidden_states"} if len(calls) > 1 else set()
+            return args, {
+                name: value if name in done else _of_clips(value, prior_clips, len(noisy))
+                for name, value in arguments.items()
+            }
 
         hooks = [
             block.register_forward_pre_hook(record, with_kwargs=True)
@@ -253,6 +269,15 @@ class AnimateDiffBackbone(VideoBackbone):
             ),
             "mid_block_additional_residual": points.get(MID),
         }
+
+
+def _of_clips(value: Any, clips: Tensor, batch: int) -> Any:
+    """The rows of some clips, where `value` is or holds tensors (B*F, ...) of all of them."""
+    if isinstance(value, tuple):
+        return tuple(_of_clips(each, clips, batch) for each in value)
+    if isinstance(value, Tensor):
+        return clip_rows(value, clips, batch)
+    return value
 
 
 def _plus(activation: Tensor, residuals: SideResiduals, name: str) -> Tensor:

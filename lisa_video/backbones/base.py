@@ -287,21 +287,34 @@ class VideoBackbone(ABC):
 
     @abstractmethod
     def predict_with_prior(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        residuals: SideResiduals,
+        prior_clips: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Controlled and prior prediction, both (B, C, T, h, w); what control leaves alone runs
         once.
 
         Equal to `predict` with and without residuals. Gradients flow into the residuals of the
-        controlled prediction; the prior is made without gradient. Arguments as `predict`.
+        controlled prediction; the prior is made without gradient. Arguments as `predict`;
+        `prior_clips`, long (P,), are the indices of the clips whose prior (P, C, T, h, w) is made,
+        where it is not that of all.
         """
 
     def _predict_apart(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        residuals: SideResiduals,
+        prior_clips: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """`predict_with_prior` by two forwards, where adapters leave nothing to share."""
+        clips = slice(None) if prior_clips is None else prior_clips
         with torch.no_grad():
-            prior = self.predict(noisy, timesteps, text)
+            prior = self.predict(noisy[clips], timesteps[clips], text[clips])
         return self.predict(noisy, timesteps, text, residuals), prior
 
     @abstractmethod

@@ -150,22 +150,46 @@ class TransformerBackbone(VideoBackbone):
             return self._forward(noisy, timesteps, text)
 
     def predict_with_prior(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        residuals: SideResiduals,
+        prior_clips: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As the base has it; the blocks up to the first injection, but for those with adapters and
         what follows them, run once, without a graph."""
         last = min(self._index(name) for name in residuals.points)
         last = min(last, self._first_adapted() - 1)
         if last < 0:
-            return self._predict_apart(noisy, timesteps, text, residuals)
-        noted = _Noted(self.blocks[last], self.layout)
-        with torch.no_grad(), without_lora(self.main_network), self._wrapped({last: noted}):
-            prior = self._forward(noisy, timesteps, text)
-        handed_on: dict[int, nn.Module] = {
-            index: _HandedOn(noted.states) for index in range(last + 1)
-        }
+            return self._predict_apart(noisy, timesteps, text, residuals, prior_clips)
+        with torch.no_grad(), without_lora(self.main_network):
+            prior, states = self._prior(noisy, timesteps, text, last, prior_clips)
+        handed_on = _handed_on(states, last)
         with self._wrapped(handed_on | self._controlled(residuals, handed_on)):
             return self._forward(noisy, timesteps, text), prior
+
+    def _prior(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        last: int,
+        clips: Tensor | None,
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The prior, of these clips, and what the block at index `last` gave back, of all."""
+        noted = _Noted(self.blocks[last], self.layout)
+        if clips is None:
+            with self._wrapped({last: noted}):
+                return self._forward(noisy, timesteps, text), noted.states
+        # The prior of all clips goes on from there at once; that of some needs a forward of its own.
+        later = range(last + 1, len(self.blocks))
+        skipped = {index: _Skipped(self.blocks[index], self.layout) for index in later}
+        with self._wrapped({last: noted, **skipped}):
+            self._forward(noisy, timesteps, text)
+        states = {name: state[clips] for name, state in noted.states.items()}
+        with self._wrapped(_handed_on(states, last)):
+            return self._forward(noisy[clips], timesteps[clips], text[clips]), noted.states
 
     def side_output(
         self,
@@ -269,6 +293,11 @@ class _HandedOn(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.output
+
+
+def _handed_on(states: Mapping[str, Tensor], last: int) -> dict[int, nn.Module]:
+    """In the places of the blocks up to `last`, which gave back `states`."""
+    return {index: _HandedOn(states) for index in range(last + 1)}
 
 
 class _Skipped(nn.Module):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lisa_video.backbones.base import VideoBackbone
-from lisa_video.comparison.config import CompareConfig
+from lisa_video.comparison.config import Scored
 from lisa_video.dataset import Clip, ClipDataset, collate
 from lisa_video.detectors import build_detector
 from lisa_video.detectors.base import PoseDetector
@@ -30,7 +30,7 @@ class HeldOutClips:
 
     @classmethod
     def from_config(
-        cls, config: CompareConfig, *, count: int | None = None, frames: int | None = None
+        cls, config: Scored, *, count: int | None = None, frames: int | None = None
     ) -> HeldOutClips:
         """The first clips of the validation split: `score.clips` as long as those of training,
         where nothing else is asked for.
@@ -62,9 +62,7 @@ class HeldOutClips:
         """The detector's own score on the true clips: no generated clip can be expected to beat it."""
         return score_clips(((c.id, c.pixels, c.poses) for c in self.clips), self.detector)
 
-    def generate(
-        self, backbone: VideoBackbone, side: SideNetwork, config: CompareConfig
-    ) -> np.ndarray:
+    def generate(self, backbone: VideoBackbone, side: SideNetwork, config: Scored) -> np.ndarray:
         """Clips for the held-out poses and captions: uint8 (N, F, H, W, 3)."""
         batch = collate(self.clips)
         pipeline = PoseToVideoPipeline.from_backbone(backbone, side)

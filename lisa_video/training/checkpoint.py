@@ -28,7 +28,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from lisa_video.backbones.base import VideoBackbone
-from lisa_video.decoder import LisaDecoder
+from lisa_video.decoder import LisaDecoder, TapDecoders, decoder_folders
 from lisa_video.errors import UserError
 from lisa_video.loading import load_pretrained
 from lisa_video.side_networks.base import SideNetwork
@@ -47,7 +47,7 @@ class Networks:
     """The trained weights themselves."""
     average: SideNetwork | None
     """Their average; None where none is kept."""
-    decoder: LisaDecoder | None
+    decoder: TapDecoders | None
     """None under the plain objective."""
     lora: LoraWeights | None = None
     """Adapters in the backbone's main network."""
@@ -70,7 +70,7 @@ class Networks:
         with swapped(self.lora, self.lora_average):
             yield
 
-    def named(self) -> dict[str, ModelMixin | LoraWeights]:
+    def named(self) -> dict[str, ModelMixin | TapDecoders | LoraWeights]:
         """Those that there are, by the name of their folder."""
         models = {
             "side_network": self.side_network,
@@ -161,11 +161,13 @@ def load_trainable(folder: Path, backbone: VideoBackbone, taps: Sequence[str]) -
     return side.to(backbone.device)
 
 
-def load_decoder(folder: Path, backbone: VideoBackbone) -> LisaDecoder:
-    """The LISA decoder saved in `folder`, on `backbone`'s device; UserError where there is none."""
-    decoder: LisaDecoder = _load(LisaDecoder, folder)
-    decoder.train()
-    return decoder.to(backbone.device)
+def load_decoder(folder: Path, backbone: VideoBackbone, taps: Sequence[str]) -> TapDecoders:
+    """The LISA decoders of `taps` saved in `folder`, on `backbone`'s device; UserError where there
+    are none."""
+    folders = decoder_folders(folder, taps)
+    decoders = TapDecoders({tap: _load(LisaDecoder, path) for tap, path in folders.items()})
+    decoders.train()
+    return decoders.to(backbone.device)
 
 
 def _load(loader: type[ModelMixin], folder: Path, **options: Any) -> Any:

@@ -30,12 +30,12 @@ from lisa_video.training.config import TrainConfig
 from lisa_video.training.draws import Purpose, stream_seed
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.losses import (
-    LisaObjective,
     LossTerms,
     log_values,
     scalars,
     training_losses,
 )
+from lisa_video.training.objective import lisa_at
 from lisa_video.training.optimizer import (
     build_optimizer,
     learning_rate,
@@ -117,9 +117,7 @@ def train(
         optimizer.load_state_dict(state.optimizer)
         if state.scaler is not None:
             accelerator.scaler.load_state_dict(state.scaler)
-    lisa = None
-    if decoder is not None:
-        lisa = LisaObjective(wrapped[1], config.alignment.tap, config.alignment.weight)
+    wrapped_decoder = None if decoder is None else wrapped[1]
 
     # What is shown of it, and kept.
     reporter = None
@@ -143,6 +141,7 @@ def train(
         torch.manual_seed(_module_seed(config.seed, step, accelerator.process_index))
         side.train()
         set_learning_rate(optimizer, learning_rate(config.optimizer, step, config.steps))
+        lisa = lisa_at(config.alignment, wrapped_decoder, step)
         passes: list[Tensor] = []
         for _ in range(config.optimizer.gradient_accumulation_steps):
             asked = time.perf_counter()
@@ -166,7 +165,7 @@ def train(
         # What is left behind.
         values: dict[str, float | list[float]] = {}
         if step % config.log_every == 0 or step == config.steps:
-            values = log_values(accelerator.reduce(torch.stack(passes).mean(dim=0), "mean"))
+            values = log_values(accelerator.reduce(torch.stack(passes).mean(dim=0), "mean"), lisa)
             values |= {
                 "lr": learning_rate(config.optimizer, step, config.steps),
                 "grad_norm": float(norm),

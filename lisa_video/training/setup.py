@@ -12,7 +12,7 @@ from lisa_video.attention import use_attention
 from lisa_video.backbones import load_backbone
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.caching.clips import TrainingClips, stack_clips
-from lisa_video.decoder import LisaDecoder, new_decoder
+from lisa_video.decoder import TapDecoders, new_decoder
 from lisa_video.errors import UserError
 from lisa_video.side_networks.base import SideNetwork, seeded
 from lisa_video.training.adapters import start_adapters
@@ -24,7 +24,7 @@ from lisa_video.training.checkpoint import (
     load_trainable,
 )
 from lisa_video.training.config import BackboneConfig, Precision, TrainConfig
-from lisa_video.training.draws import Purpose, stream_seed
+from lisa_video.training.draws import Purpose, clip_shift, stream_seed
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.freezing import freeze_parts, frozen_line
 from lisa_video.training.optimizer import build_optimizer, parameter_groups
@@ -78,13 +78,14 @@ def build_probe(config: TrainConfig, encoder: ClipEncoder, clips: TrainingClips)
     batch = stack_clips(
         [clips.clip(index, 0) for index in range(min(config.probe.clips, len(clips)))]
     )
+    latents = encoder.batch_latents(batch)
     return AdherenceProbe(
         config.probe,
         encoder.backbone,
-        encoder.batch_latents(batch),
+        latents,
         encoder.batch_text(batch, [False] * len(batch.ids)),
         batch.pose_frames.to(encoder.backbone.device),
-        shift=config.timesteps.shift,
+        shift=clip_shift(config.timesteps, encoder.backbone, latents.shape[1:]),
         at_once=config.data.batch_size,
     )
 
@@ -141,17 +142,18 @@ def stored_networks(config: TrainConfig, backbone: VideoBackbone, checkpoint: Pa
     if config.ema.decay:
         average = frozen_copy(load_trainable(checkpoint / "average", backbone, _taps(config)))
     if config.objective == "lisa":
-        decoder = load_decoder(checkpoint / "decoder", backbone)
+        decoder = load_decoder(checkpoint / "decoder", backbone, _taps(config))
     side = load_trainable(checkpoint / "side_network", backbone, _taps(config))
     return Networks(side, average, decoder)
 
 
 def _taps(config: TrainConfig) -> list[str]:
-    return [config.alignment.tap] if config.objective == "lisa" else []
+    return config.alignment.taps if config.objective == "lisa" else []
 
 
-def _new_decoder(config: TrainConfig, side: SideNetwork, backbone: VideoBackbone) -> LisaDecoder:
-    point = side.tap_points[config.alignment.tap]
-    with seeded(stream_seed(config.seed, Purpose.DECODER)):
-        decoder = new_decoder(point, backbone.latent_channels)
-    return decoder.to(backbone.device)
+def _new_decoder(config: TrainConfig, side: SideNetwork, backbone: VideoBackbone) -> TapDecoders:
+    decoders = TapDecoders()
+    for number, tap in enumerate(config.alignment.taps):
+        with seeded(stream_seed(config.seed, Purpose.DECODER, number)):
+            decoders[tap] = new_decoder(side.tap_points[tap], backbone.latent_channels)
+    return decoders.to(backbone.device)

@@ -3,7 +3,13 @@
 from lisa_video.training.config.backbone import BackboneConfig
 from lisa_video.training.config.data import DataConfig
 from lisa_video.training.config.networks import LoraConfig, SideNetworkConfig
-from lisa_video.training.config.objective import AlignmentConfig, TimestepConfig
+from lisa_video.training.config.objective import (
+    AlignmentConfig,
+    LossConfig,
+    TimestepConfig,
+    aligned_count,
+    aligned_steps,
+)
 from lisa_video.training.config.observation import ProbeConfig
 from lisa_video.training.config.optimizer import EmaConfig, OptimizerConfig
 from lisa_video.training.config.run import Objective, Precision, TrainConfig
@@ -14,6 +20,7 @@ __all__ = [
     "DataConfig",
     "EmaConfig",
     "LoraConfig",
+    "LossConfig",
     "Objective",
     "OptimizerConfig",
     "Precision",
@@ -21,4 +28,6 @@ __all__ = [
     "SideNetworkConfig",
     "TimestepConfig",
     "TrainConfig",
+    "aligned_count",
+    "aligned_steps",
 ]

@@ -12,7 +12,12 @@ from lisa_video.errors import UserError
 from lisa_video.training.config.backbone import BackboneConfig
 from lisa_video.training.config.data import DataConfig
 from lisa_video.training.config.networks import LoraConfig, SideNetworkConfig
-from lisa_video.training.config.objective import AlignmentConfig, TimestepConfig
+from lisa_video.training.config.objective import (
+    AlignmentConfig,
+    LossConfig,
+    TimestepConfig,
+    aligned_count,
+)
 from lisa_video.training.config.observation import ProbeConfig
 from lisa_video.training.config.optimizer import EmaConfig, OptimizerConfig
 
@@ -36,6 +41,7 @@ class TrainConfig:
     """Seed of initial weights, data order, noise and dropout; the same under both objectives."""
     side_network: SideNetworkConfig = field(default_factory=SideNetworkConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
@@ -82,10 +88,26 @@ class TrainConfig:
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps}: the learning rate has to "
                 f"fall after it, and {falls_until} steps leave no room"
             )
-        injection = self.side_network.injection
-        named = isinstance(injection, list) and all(isinstance(name, str) for name in injection)
-        if self.objective == "lisa" and named and self.alignment.tap not in injection:
+        if self.objective == "lisa":
+            self._check_alignment()
+
+    def _check_alignment(self) -> None:
+        alignment, injection = self.alignment, self.side_network.injection
+        if isinstance(injection, list) and all(isinstance(name, str) for name in injection):
+            for tap in alignment.taps:
+                if tap not in injection:
+                    raise UserError(
+                        f"alignment.tap={tap}: the feature must be that of an injection point, "
+                        f"and side_network.injection has only {', '.join(map(str, injection))}"
+                    )
+        if alignment.every > self.steps:
             raise UserError(
-                f"alignment.tap={self.alignment.tap}: the feature must be that of an injection "
-                f"point, and side_network.injection has only {', '.join(map(str, injection))}"
+                f"alignment.every={alignment.every}: none of the {self.steps} steps would have "
+                "an alignment loss"
+            )
+        batch = self.data.batch_size
+        if alignment.fraction < 1 and aligned_count(batch, alignment.fraction) == batch:
+            raise UserError(
+                f"alignment.fraction={alignment.fraction}: is all of a batch of {batch}; "
+                "give a smaller one, or use alignment.every"
             )
