@@ -136,6 +136,7 @@ class ClipDataset(Dataset[Clip]):
         self.augmentation = augmentation or AugmentationConfig()
         assert seed >= 0 and views >= 0 and stride >= 1 and self.windows.strides
         manifest = (Manifest.open(root) if packed is None else packed.manifest).split(split)
+        self.manifest = manifest
         # Entries of a large set are read again whenever one is asked for.
         small = len(manifest) <= CHECKED_CLIPS
         self.entries: Sequence[ManifestEntry] | Manifest

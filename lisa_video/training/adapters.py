@@ -41,6 +41,10 @@ class LoraWeights:
             self.backbone, {name: value.detach().clone() for name, value in self.tensors.items()}
         )
 
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """`tensors`, by the name that networks have for theirs."""
+        return self.tensors
+
     @torch.no_grad()
     def take(self, values: Mapping[str, Tensor]) -> None:
         """Take over other values of the same names and shapes."""

@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     MODULES = 5
     PROBE = 6
     ADAPTERS = 7
+    READING = 40
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from lisa_video.training.config import OptimizerConfig, TrainConfig
 ParameterGroup = dict[str, Any]
 """A group as torch's optimizers take them: `params`, `weight_decay`, and its `lr_scale`."""
 
+# Settings in a group that AdamW, Adafactor and bitsandbytes have, each for itself.
+OWN_SETTINGS = {"amsgrad", "beta2_decay", "t_alpha"}
 SMALLEST_8BIT = 4096  # weights of a tensor; bitsandbytes keeps smaller ones in 32 bits
 
 
@@ -66,6 +68,23 @@ def build_optimizer(
             return torch.optim.Adafactor(given, lr=config.lr)
 
 
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Go on from a saved `state_dict` with the settings of now; UserError where it does not fit."""
+    stored, groups = state["param_groups"], optimizer.param_groups
+    try:
+        merged = [
+            {**old, **now, "params": old["params"]} for old, now in zip(stored, groups, strict=True)
+        ]
+        if any(_kinds(old) != _kinds(now) for old, now in zip(stored, groups, strict=True)):
+            raise ValueError("it is of another kind")
+        optimizer.load_state_dict({"state": state["state"], "param_groups": merged})
+    except ValueError as error:
+        raise UserError(
+            "resume: the checkpoint's optimizer state does not fit optimizer.kind, or what these "
+            f"settings train: {first_line(error)}"
+        ) from None
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give each group `rate` times its scale."""
     for group in optimizer.param_groups:
@@ -100,6 +119,10 @@ def _left(config: OptimizerConfig, done: float) -> float:
             return 1 - done
 
 
+def _kinds(group: ParameterGroup) -> set[str]:
+    return OWN_SETTINGS & group.keys()
+
+
 def _trained(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: value for name, value in module.named_parameters() if value.requires_grad}
 
@@ -121,8 +144,9 @@ def _groups(
     for name, parameter in parameters.items():
         decays = config.decay_norms or parameter.ndim > 1
         key = (scales[name], config.weight_decay if decays else 0.0)
-        empty: ParameterGroup = {"params": [], "lr_scale": key[0], "weight_decay": key[1]}
-        groups.setdefault(key, empty)["params"].append(parameter)
+        if key not in groups:
+            groups[key] = {"params": [], "lr_scale": key[0], "weight_decay": key[1]}
+        groups[key]["params"].append(parameter)
     return list(groups.values())
 
 

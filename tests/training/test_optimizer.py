@@ -21,6 +21,7 @@ from lisa_video.training.optimizer import (
     build_optimizer,
     learning_rate,
     parameter_groups,
+    restore_optimizer,
     set_learning_rate,
 )
 from lisa_video.training.setup import start_networks
@@ -210,6 +211,32 @@ def test_optimizers_go_on_bit_for_bit_on_a_gpu(
 ) -> None:
     encoder.backbone.to("cuda")
     assert_resumes_exactly(clips, encoder, tmp_path, optimizer__kind=kind)
+
+
+def stepped(kind: Any, count: int, **settings: Any) -> torch.optim.Optimizer:
+    """After one step over as many parameters."""
+    parameters = [nn.Parameter(torch.ones(3, 2)) for _ in range(count)]
+    group = {"params": parameters, "lr_scale": 1.0, "weight_decay": 0.0, **settings}
+    optimizer = build_optimizer(OptimizerConfig(kind=kind), [group])
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return optimizer
+
+
+def test_restored_state_goes_on_with_the_settings_of_now() -> None:
+    state = stepped("adamw", 2).state_dict()
+    optimizer = stepped("adamw", 2, lr_scale=3.0, weight_decay=0.5)
+    restore_optimizer(optimizer, state)
+    (group,) = optimizer.param_groups
+    assert (group["lr_scale"], group["weight_decay"]) == (3.0, 0.5)
+    assert optimizer.state[group["params"][0]]["step"] == 1
+
+    restore_optimizer(stepped("adamw_fused", 2), state)
+    for other in (stepped("adamw", 3), stepped("adafactor", 2), stepped("adamw_8bit", 2)):
+        with pytest.raises(UserError, match="optimizer state does not fit") as caught:
+            restore_optimizer(optimizer, other.state_dict())
+        assert "\n" not in str(caught.value)
 
 
 def test_8_bit_where_it_does_not_run_or_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
