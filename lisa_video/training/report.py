@@ -36,9 +36,9 @@ h1 small.finished { background: #d7ecd9; }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: 1rem; }
 .videos { display: grid; grid-template-columns: repeat(auto-fill, minmax(26rem, 1fr)); gap: 1rem; }
 .videos figure { margin: 0; } figcaption { font-size: 13px; overflow-wrap: anywhere; }
-.videos video, .videos img { width: 100%; image-rendering: pixelated; }
+.videos video, .videos img { width: 100%; }
 .warning { color: #8a4b00; } li { margin: .3rem 0; }
-table.figures td + td, table td.number { text-align: right; font-variant-numeric: tabular-nums; }
+td:first-child { white-space: nowrap; } td { font-variant-numeric: tabular-nums; }
 details { margin: 1rem 0; } summary { cursor: pointer; }
 """
 

@@ -31,8 +31,10 @@ class Panel:
     """The same of values that the curves are read against."""
     noisy: bool = False
     """Whether the values themselves are drawn faintly, and their running mean over them."""
-    bounds: tuple[float | None, float | None] = (None, None)
-    """Of the vertical axis."""
+    bottom: float | None = None
+    """Where the vertical axis begins; None: a little below the lowest value."""
+    top: float | None = None
+    """Where it ends, if it has a bottom; None: a little above the highest value."""
     log: bool = False
     """Whether it is logarithmic."""
 
@@ -61,19 +63,19 @@ PANELS = (
             ("validation/ceiling_pck@0.1", "true clips, @0.1"),
             ("validation/ceiling_pck@0.2", "true clips, @0.2"),
         ),
-        bounds=(0, 1.02),
+        bottom=0, top=1.02,
     ),
     Panel(
         "Keypoint distance",
         (("validation/keypoint_distance", "generated clips"),),
         (("validation/ceiling_keypoint_distance", "true clips"),),
-        bounds=(0, None),
+        bottom=0,
     ),
-    Panel("Learning rate", (("lr", "side network"),), bounds=(0, None)),
+    Panel("Learning rate", (("lr", "side network"),), bottom=0),
     Panel("Gradient norm", (("grad_norm", "before clipping"),), noisy=True, log=True),
-    Panel("Clips a second", (("clips_s", "all processes"),), bounds=(0, None)),
-    Panel("Share of time spent waiting for clips", (("data_share", ""),), bounds=(0, None)),
-    Panel("Peak memory, GiB", (("memory_gib", "main process"),), bounds=(0, None)),
+    Panel("Clips a second", (("clips_s", "all processes"),), bottom=0),
+    Panel("Share of time spent waiting for clips", (("data_share", ""),), bottom=0),
+    Panel("Peak memory, GiB", (("memory_gib", "main process"),), bottom=0),
 )
 # Shown by another curve, or of no use as one.
 _NOT_DRAWN = {"step", "frames_s", "step_s", "data_s", "validation/seconds", "prior", "target_norm"}
@@ -106,7 +108,8 @@ def draw_panel(panel: Panel, rows: Sequence[Row]) -> Figure:
         steps, values = _thinned(numbers(rows, name))
         if len(steps):
             axes.plot(steps, values, color=colour, ls=":", lw=1.4, label=label)
-    axes.set_ylim(*panel.bounds)
+    if panel.bottom is not None:
+        axes.set_ylim(panel.bottom, panel.top or 1.08 * axes.get_ylim()[1])
     if panel.log and all(value > 0 for name, _ in panel.lines for _, value in numbers(rows, name)):
         axes.set_yscale("log")
     if any(label for _, label in panel.lines):

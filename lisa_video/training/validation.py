@@ -37,7 +37,7 @@ from lisa_video.video import write_video
 
 FOLDER = "validation"
 METRICS = ("pck@0.1", "pck@0.2", "keypoint_distance")
-_HEIGHTS = (128, 256)  # pixels that panels are at least and at most high
+_HEIGHTS = (192, 256)  # pixels that panels are at least and at most high
 
 
 @dataclass(frozen=True)
