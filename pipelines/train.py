@@ -17,9 +17,14 @@ def check(config: TrainConfig) -> None:
 def run(config: TrainConfig) -> None:
     from accelerate import PartialState
 
+    from lisa_video.training.interruption import Interrupted
     from lisa_video.training.loop import train
 
-    state = train(config)
+    try:
+        state = train(config)
+    except Interrupted as stop:
+        PartialState().print(stop)
+        return
     folder = config.output / "side_network"
     PartialState().print(f"side network of step {state.step} written to {folder}")
 

@@ -19,9 +19,8 @@ from lisa_video.report_config import ReportConfig
 from lisa_video.reports import check_new_file, replace_text
 from lisa_video.training.report_notes import notes
 from lisa_video.training.run_figures import Row
-from lisa_video.training.run_folder import LOG_FILE, read_log
+from lisa_video.training.run_folder import LOG_FILE, VIDEOS_FOLDER, read_log
 from lisa_video.training.run_record import RECORD_FILE, RunPart, RunSummary, read_record
-from lisa_video.training.validation import FOLDER
 from lisa_video.video import probe_video, read_video
 
 REPORT_FILE = "report.html"
@@ -192,7 +191,7 @@ def _part_row(part: RunPart) -> list[str]:
 
 def _videos(folder: Path, budget: int) -> Iterator[str]:
     """The newest validation, and some before it, folded away; `budget` is in bytes."""
-    steps = sorted((folder / FOLDER).glob("step_" + "[0-9]" * 8))
+    steps = sorted((folder / VIDEOS_FOLDER).glob("step_" + "[0-9]" * 8))
     if not steps:
         return
     *earlier, newest = steps

@@ -63,7 +63,8 @@ PANELS = (
             ("validation/ceiling_pck@0.1", "true clips, @0.1"),
             ("validation/ceiling_pck@0.2", "true clips, @0.2"),
         ),
-        bottom=0, top=1.02,
+        bottom=0,
+        top=1.02,
     ),
     Panel(
         "Keypoint distance",

@@ -16,16 +16,18 @@ from lisa_video.side_networks.base import SideNetwork, seeded
 from lisa_video.training.average import frozen_copy
 from lisa_video.training.checkpoint import (
     Networks,
-    latest_checkpoint,
     load_decoder,
     load_trainable,
+    read_index,
+    verify_checkpoint,
 )
 from lisa_video.training.config import BackboneConfig, Precision, TrainConfig
 from lisa_video.training.draws import Purpose, stream_seed
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.probe import AdherenceProbe
-from lisa_video.training.run_folder import check_run_folder
-from lisa_video.training.sources import open_sources
+from lisa_video.training.provenance import Provenance, provenance
+from lisa_video.training.run_folder import check_run_folder, start_checkpoint
+from lisa_video.training.sources import Sources, open_sources
 from lisa_video.training.trackers import check_trackers
 from lisa_video.training.validation import check_validation
 
@@ -41,10 +43,15 @@ def check_training(config: TrainConfig) -> None:
     check_run_folder(config)
     check_precision(config)
     backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
-    open_sources(config, backbone).check()
+    sources = open_sources(config, backbone)
+    sources.check()
     check_validation(config)
     check_trackers(config)
-    networks = start_networks(config, backbone, latest_checkpoint(config.output))
+    checkpoint = start_checkpoint(config)
+    if checkpoint is not None:
+        verify_checkpoint(checkpoint, contents=False)
+    checked_provenance(config, checkpoint, sources)
+    networks = start_networks(config, backbone, checkpoint)
     choose_attention(config, backbone, networks.side_network)
 
 
@@ -52,6 +59,28 @@ def check_precision(config: TrainConfig) -> None:
     """Raise UserError where this machine cannot train in `mixed_precision`."""
     if config.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise UserError("mixed_precision=fp16: needs a GPU; this machine can train in no or bf16")
+
+
+def checked_provenance(
+    config: TrainConfig, checkpoint: Path | None, sources: Sources
+) -> Provenance:
+    """The run's clips and code; UserError where they are not those of the checkpoint to go on from,
+    and need to be."""
+    here = provenance(sources)
+    if checkpoint is None:
+        return here
+    there = read_index(checkpoint).provenance
+    if there.data != here.data and "data" not in config.allowed_changes:
+        raise UserError(
+            f"{checkpoint}: clips, captions or poses that the run reads have changed since; bring "
+            "back the old ones, or go on with these by --allow_changed data"
+        )
+    if not there.code.same(here.code) and "code" not in config.allowed_changes:
+        raise UserError(
+            f"{checkpoint}: is by {there.code}, and this is {here.code}; bring back the old one, "
+            "or go on with this by --allow_changed code"
+        )
+    return here
 
 
 def choose_attention(config: TrainConfig, backbone: VideoBackbone, side: SideNetwork) -> str:

@@ -29,13 +29,14 @@ from lisa_video.evaluation import PoseScores
 from lisa_video.evaluation.held_out import HeldOutClips
 from lisa_video.gallery import side_by_side
 from lisa_video.side_networks.base import SideNetwork
-from lisa_video.training.checkpoint import replace_folder
+from lisa_video.training.agreement import in_main_process
 from lisa_video.training.config import TrainConfig
+from lisa_video.training.folders import replace_folder
+from lisa_video.training.run_folder import VIDEOS_FOLDER
 from lisa_video.training.sources import Sources, open_held_out
 from lisa_video.training.trackers import LabelledVideo
 from lisa_video.video import write_video
 
-FOLDER = "validation"
 METRICS = ("pck@0.1", "pck@0.2", "keypoint_distance")
 _HEIGHTS = (192, 256)  # pixels that panels are at least and at most high
 
@@ -117,16 +118,17 @@ class Validator:
         started = time.perf_counter()
         with random_states_kept(self.accelerator.device), self.accelerator.autocast():
             generated = self._generate(side)
-            if not self.accelerator.is_main_process:
-                return None
-            if self._ceiling is None:
-                self._ceiling = self.held_out.ceiling()
-            scores = self.held_out.score(generated)
-            videos = write_videos(
-                self.config.output / FOLDER / f"step_{step:08d}",
-                self.held_out.clips[: self.settings.videos],
-                generated,
-            )
+            return in_main_process(self.accelerator, lambda: self._scored(step, generated, started))
+
+    def _scored(self, step: int, generated: NDArray[np.uint8], started: float) -> Validation:
+        if self._ceiling is None:
+            self._ceiling = self.held_out.ceiling()
+        scores = self.held_out.score(generated)
+        videos = write_videos(
+            self.config.output / VIDEOS_FOLDER / f"step_{step:08d}",
+            self.held_out.clips[: self.settings.videos],
+            generated,
+        )
         return Validation(scores, self._ceiling, videos, time.perf_counter() - started)
 
     def _generate(self, side: SideNetwork) -> NDArray[np.uint8]:
