@@ -80,7 +80,7 @@ def train(
     ):
         in_main_process(accelerator, lambda: held.enter_context(held_run_folder(config)))
         trained = _train(config, accelerator, interruption, record, encoder, on_step)
-    if record.finished:
+    if config.report and record.finished:
         write_report(ReportConfig(config.output))
     return trained
 

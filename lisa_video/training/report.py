@@ -96,7 +96,7 @@ def report_page(folder: Path, *, videos_mib: float = ReportConfig.videos_mib) ->
     from lisa_video.training.report_curves import curves
 
     run, rows = read_record(folder), _read_rows(folder)
-    title = f"Training run {folder.absolute().name}"
+    title = f"Training: {folder.absolute().name}"
     body = [
         f"<h1>{escape(title)} <small class='{escape(run.status)}'>{escape(run.status)}</small></h1>",
         f"<p>{escape(_subtitle(run, rows))}</p>",
@@ -154,7 +154,6 @@ def _figure_rows(run: RunSummary) -> Iterator[list[str]]:
 
 
 def _run_rows(run: RunSummary) -> Iterator[list[str]]:
-    hardware = run.hardware
     yield ["command", " ".join(run.command)]
     yield ["started", run.started]
     yield ["ended", run.ended or "not yet"]
@@ -164,7 +163,8 @@ def _run_rows(run: RunSummary) -> Iterator[list[str]]:
     yield ["commit", run.git or "not a checkout"]
     yield ["source files", run.sources]
     yield ["seeds", ", ".join(f"{name} {seed}" for name, seed in run.seeds.items())]
-    yield ["machine", ", ".join(f"{name} {value}" for name, value in hardware.items())]
+    known = {name: value for name, value in run.hardware.items() if value not in (None, [])}
+    yield ["machine", ", ".join(f"{name} {value}" for name, value in known.items())]
     yield ["versions", ", ".join(f"{name} {value}" for name, value in run.versions.items())]
 
 

@@ -90,7 +90,7 @@ def curves(rows: Sequence[Row]) -> Iterator[str]:
         drawn = any(numbers(rows, name) for name, _ in panel.lines)
         if drawn:
             yield html_plot(draw_panel(panel, rows), f"curve: {panel.title}", "svg")
-    if any(isinstance(row.get("frame_shares"), list) for row in rows):
+    if _frame_shares(rows):
         yield html_plot(draw_frame_shares(rows), "curve: each frame's alignment loss", "svg")
 
 
@@ -120,15 +120,11 @@ def draw_panel(panel: Panel, rows: Sequence[Row]) -> Figure:
 
 def draw_frame_shares(rows: Sequence[Row]) -> Figure:
     """Each latent frame's share of the alignment loss; of clips of the most frequent length."""
-    shares = [
-        (row["step"], row["frame_shares"])
-        for row in rows
-        if isinstance(row.get("frame_shares"), list)
-    ]
+    shares = _frame_shares(rows)
     (length, _), *_ = Counter(len(each) for _, each in shares).most_common(1)
     figure, axes = _figure("Each latent frame's share of the alignment loss")
     for frame in range(length):
-        points = [(step, float(each[frame])) for step, each in shares if len(each) == length]
+        points = [(step, each[frame]) for step, each in shares if len(each) == length]
         steps, values = _thinned(points)
         smooth = running_mean(values, max(1, len(values) // 25))
         shade = frame / max(1, length - 1)
@@ -137,6 +133,18 @@ def draw_frame_shares(rows: Sequence[Row]) -> Figure:
     axes.set_ylim(0, None)
     axes.legend(fontsize=8, frameon=False)
     return figure
+
+
+def _frame_shares(rows: Sequence[Row]) -> list[tuple[int, list[float]]]:
+    """(step, shares) of every line that has them, as numbers."""
+    found = ((row["step"], row.get("frame_shares")) for row in rows)
+    return [
+        (step, shares)
+        for step, shares in found
+        if isinstance(shares, list)
+        and shares
+        and all(isinstance(share, int | float) for share in shares)
+    ]
 
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:

@@ -45,7 +45,7 @@ def check_training(config: TrainConfig) -> None:
     backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
     sources = open_sources(config, backbone)
     sources.check()
-    check_validation(config)
+    check_validation(config, backbone, sources)
     check_trackers(config)
     checkpoint = start_checkpoint(config)
     if checkpoint is not None:

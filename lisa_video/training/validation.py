@@ -22,8 +22,8 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from lisa_video.backbones.base import VideoBackbone
-from lisa_video.dataset import Clip
-from lisa_video.detectors import build_detector, check_detector
+from lisa_video.dataset import Clip, ClipDataset
+from lisa_video.detectors import build_detector
 from lisa_video.errors import UserError
 from lisa_video.evaluation import PoseScores
 from lisa_video.evaluation.held_out import HeldOutClips
@@ -63,11 +63,12 @@ class Validation:
         }
 
 
-def check_validation(config: TrainConfig) -> None:
-    """Raise UserError where the detector is unknown or cannot be loaded."""
-    if config.validation.every:
-        check_detector(config.validation.detector)
-        build_detector(config.validation.detector, weights=config.validation.detector_weights)
+def check_validation(config: TrainConfig, backbone: VideoBackbone, sources: Sources) -> None:
+    """Raise UserError where the detector cannot be had, or the split has too few clips."""
+    settings = config.validation
+    if settings.every:
+        build_detector(settings.detector, weights=settings.detector_weights)
+        _open_clips(config, backbone, sources)
 
 
 def build_validator(
@@ -75,21 +76,25 @@ def build_validator(
 ) -> Validator | None:
     """The validation of a run, in each of its processes; None where it has none.
 
-    Raises UserError as `check_validation`, and where the split has too few clips or their videos
-    cannot be read.
+    Raises UserError as `check_validation`, and where a clip cannot be read.
     """
     settings = config.validation
     if not settings.every:
         return None
-    dataset = open_held_out(config, backbone, sources.packed)
-    if len(dataset) < settings.clips:
+    detector = build_detector(settings.detector, weights=settings.detector_weights)
+    dataset = _open_clips(config, backbone, sources)
+    clips = [dataset.clip(index, 0) for index in range(settings.clips)]
+    return Validator(config, backbone, HeldOutClips(clips, detector), accelerator)
+
+
+def _open_clips(config: TrainConfig, backbone: VideoBackbone, sources: Sources) -> ClipDataset:
+    dataset, clips = open_held_out(config, backbone, sources.packed), config.validation.clips
+    if len(dataset) < clips:
         raise UserError(
-            f"validation.clips={settings.clips}: {dataset.root} has {len(dataset)} clips in split "
+            f"validation.clips={clips}: {dataset.root} has {len(dataset)} clips in split "
             f"'{dataset.split}'; lower it, or add clips"
         )
-    clips = [dataset.clip(index, 0) for index in range(settings.clips)]
-    detector = build_detector(settings.detector, weights=settings.detector_weights)
-    return Validator(config, backbone, HeldOutClips(clips, detector), accelerator)
+    return dataset
 
 
 class Validator:
