@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from lisa_video.backbones.base import VideoBackbone
+from lisa_video.checkpointing import make_motion_checkpointable
 from lisa_video.encoders import load_components
 from lisa_video.errors import UserError
 from lisa_video.injection import MID, InjectionPoint, SideResiduals, clip_rows, unet_points
@@ -227,6 +228,10 @@ class AnimateDiffBackbone(VideoBackbone):
     ) -> SideOutput:
         output: SideOutput = side_network(noisy, timesteps, text.to(noisy.dtype), pose_frames)
         return output
+
+    def enable_gradient_checkpointing(self) -> None:
+        make_motion_checkpointable(self.main_network)
+        super().enable_gradient_checkpointing()
 
     def _rerun_up_blocks(self, calls: list[dict[str, Any]], residuals: SideResiduals) -> Tensor:
         """The UNet after its middle block, on recorded arguments plus residuals: (B*F, C, h, w)."""

@@ -16,6 +16,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lisa_video.checkpointing import make_motion_checkpointable
 from lisa_video.errors import UserError
 from lisa_video.injection import MID, Injection, SideResiduals, chosen_points, unet_points
 from lisa_video.side_networks.base import PoseInit, SideNetwork, SideOutput, seeded, zeroed
@@ -62,6 +63,7 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
         self.conv_in, self.time_proj = unet.conv_in, unet.time_proj
         self.time_embedding = unet.time_embedding
         self.down_blocks, self.mid_block = unet.down_blocks, unet.mid_block
+        make_motion_checkpointable(self)
         self.pose_encoder = PoseEncoder(
             unet.conv_in.out_channels, pose_channels or pose_widths(pose_halvings), pose_init
         )

@@ -45,6 +45,7 @@ from lisa_video.training.setup import (
     check_precision,
     choose_attention,
     open_backbone,
+    open_encoder,
     start_networks,
 )
 from lisa_video.training.sources import open_sources
@@ -76,7 +77,7 @@ def train(
         backbone = open_backbone(
             config.backbone, DTYPES[config.mixed_precision], encoders_later=True
         ).to(accelerator.device)
-        encoder = ClipEncoder(backbone, cache=config.data.cache_encodings)
+        encoder = open_encoder(config, backbone)
     backbone = encoder.backbone
     sources = open_sources(config, backbone)
     stream = sources.stream(

@@ -32,6 +32,7 @@ FREE_KEYS = {
     "checkpoint_every",
     "keep_checkpoints",
     "output",
+    "offload",
     "data.workers",
     "data.cache",
     "data.check_clips",

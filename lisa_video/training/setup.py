@@ -41,6 +41,7 @@ def check_training(config: TrainConfig) -> None:
     backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision], encoders_later=True)
     sources = open_sources(config, backbone)
     sources.check()
+    open_encoder(config, backbone)
     if not sources.encoded:
         backbone.load_encoders()
     networks = start_networks(config, backbone, latest_checkpoint(config.output))
@@ -74,6 +75,16 @@ def open_backbone(
     )
 
 
+def open_encoder(config: TrainConfig, backbone: VideoBackbone) -> ClipEncoder:
+    """The encoders of a run; UserError where they do not work as its settings say."""
+    return ClipEncoder(
+        backbone,
+        cache=config.data.cache_encodings,
+        park=config.offload == "encoders",
+        frames_at_once=config.data.encode_frames_at_once,
+    )
+
+
 def build_probe(config: TrainConfig, encoder: ClipEncoder, clips: TrainingClips) -> AdherenceProbe:
     """The adherence probe on the first of these clips, of the validation split."""
     batch = stack_clips(
@@ -85,7 +96,7 @@ def build_probe(config: TrainConfig, encoder: ClipEncoder, clips: TrainingClips)
         encoder.backbone,
         latents,
         encoder.batch_text(batch, [False] * len(batch.ids)),
-        batch.pose_frames.to(encoder.backbone.device),
+        batch.pose_frames,
         shift=clip_shift(config.timesteps, encoder.backbone, latents.shape[1:]),
         at_once=config.data.batch_size,
     )

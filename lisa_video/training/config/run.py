@@ -57,6 +57,9 @@ class TrainConfig:
     first of flash, xformers and sdpa that runs, elsewhere sdpa, torch's own choice."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    offload: Literal["none", "encoders"] = "none"
+    """encoders: VAE and text encoder wait in main memory, and are on the device only while they
+    encode; slower, and needless with `data.cache`, which never loads them."""
     log_every: int = 10
     """Steps between lines of log.jsonl and TensorBoard."""
     checkpoint_every: int = 1000
