@@ -2,7 +2,8 @@
 attention kernels; `parameters` counts the trainings of released checkpoints, without their weights;
 `fvd` is that of evaluation; `decode` that of reading videos; `extract` compares extractions with one
 worker and with several; `manifest` opens large datasets; `loader` compares what training reads with
-what a training step takes.
+what a training step takes; `memory` compares estimated and measured peaks, and a naive training with
+an economical one.
 
 python pipelines/benchmark.py step --config configs/animatediff/benchmark_step.yaml
 python pipelines/benchmark.py attention
@@ -12,6 +13,7 @@ python pipelines/benchmark.py decode --config configs/benchmark_decode.yaml
 python pipelines/benchmark.py extract
 python pipelines/benchmark.py manifest
 python pipelines/benchmark.py loader
+python pipelines/benchmark.py memory
 """
 
 import sys

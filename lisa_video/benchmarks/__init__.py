@@ -14,6 +14,7 @@ from lisa_video.benchmarks.config import (
     FvdBenchmarkConfig,
     LoaderBenchmarkConfig,
     ManifestBenchmarkConfig,
+    MemoryBenchmarkConfig,
     ParametersBenchmarkConfig,
     StepBenchmarkConfig,
 )
@@ -41,5 +42,6 @@ BENCHMARKS = {
     "decode": Benchmark(DecodeBenchmarkConfig, "lisa_video.benchmarks.decode"),
     "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
     "loader": Benchmark(LoaderBenchmarkConfig, "lisa_video.benchmarks.loader"),
+    "memory": Benchmark(MemoryBenchmarkConfig, "lisa_video.benchmarks.memory"),
     "manifest": Benchmark(ManifestBenchmarkConfig, "lisa_video.benchmarks.manifest"),
 }
