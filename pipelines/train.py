@@ -25,11 +25,19 @@ def run(config: TrainJobConfig) -> None:
         return
     from accelerate import PartialState
 
+    from lisa_video.report_config import ReportConfig
+    from lisa_video.training.interruption import Interrupted
     from lisa_video.training.loop import train
+    from lisa_video.training.report import write_report
 
-    state = train(config.training)
-    folder = config.output / "side_network"
-    PartialState().print(f"side network of step {state.step} written to {folder}")
+    try:
+        state = train(config.training)
+    except Interrupted as stop:
+        PartialState().print(stop)
+        return
+    if PartialState().is_main_process:
+        print(f"side network of step {state.step} written to {config.output / 'side_network'}")
+        print(f"report written to {write_report(ReportConfig(config.output))}")
 
 
 if __name__ == "__main__":

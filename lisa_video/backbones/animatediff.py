@@ -5,7 +5,7 @@ Shapes: B batch, F frames, C latent channels, H W pixels, h w latent cells, L to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ from lisa_video.loading import (
     libraries_silent,
     load_pretrained,
 )
+from lisa_video.offloading import execution_device
 from lisa_video.predictions import PredictionType
 from lisa_video.side_networks.base import SideNetwork, SideOutput
 from lisa_video.side_networks.unet import UNetSideNetwork
@@ -132,13 +133,17 @@ class AnimateDiffBackbone(VideoBackbone):
         return rearrange(latents, "(b f) c h w -> b c f h w", f=pixels.shape[1])
 
     @torch.no_grad()
-    def decode_video(self, latents: Tensor) -> Tensor:
-        images = rearrange(latents, "b c f h w -> (b f) c h w").to(self.vae.dtype)
-        images = images / self.vae_config.scaling_factor
-        pixels = torch.cat(
-            [self.vae.decode(some).sample.float() for some in images.split(FRAMES_AT_ONCE)]
-        )
-        return rearrange(pixels, "(b f) c h w -> b f c h w", f=latents.shape[2]).clamp(-1, 1)
+    def decode_chunks(self, latents: Tensor) -> Iterator[Tensor]:
+        frames_at_once = max(1, FRAMES_AT_ONCE // len(latents))
+        device = execution_device(self.vae)
+        for some in latents.split(frames_at_once, dim=2):
+            images = rearrange(some, "b c f h w -> (b f) c h w").to(device, self.vae.dtype)
+            pixels = self.vae.decode(images / self.vae_config.scaling_factor).sample.float()
+            yield rearrange(pixels, "(b f) c h w -> b f c h w", f=some.shape[2]).clamp(-1, 1)
+
+    @property
+    def text_length(self) -> int:
+        return int(self.tokenizer.model_max_length)
 
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
@@ -149,7 +154,7 @@ class AnimateDiffBackbone(VideoBackbone):
             truncation=True,
             return_tensors="pt",
         )
-        device = self.text_encoder.device
+        device = execution_device(self.text_encoder)
         uses_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(device) if uses_mask else None
         states = self.text_encoder(tokens.input_ids.to(device), attention_mask=mask)
@@ -254,7 +259,8 @@ class AnimateDiffBackbone(VideoBackbone):
             return {}
         points = residuals.points
         assert points.keys() <= self.injection_points.keys(), points.keys()
-        zero = torch.zeros((), device=self.device, dtype=self.dtype)
+        # On the residuals' device: the UNet's own weights may be offloaded.
+        zero = next(iter(points.values())).new_zeros(())
         return {
             "down_block_additional_residuals": tuple(
                 points.get(name, zero) for name in self.injection_points if name != MID

@@ -13,7 +13,7 @@ import hashlib
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -53,6 +53,9 @@ class VideoBackbone(ABC):
     """What steers it."""
     frames_per_latent: ClassVar[int] = 1
     """Video frames to a latent frame after the first: 1 + k * this many become 1 + k."""
+
+    latent_layout: ClassVar[str] = "b c t h w"
+    """Axes of latents, as an einops pattern, in diffusers' own pipeline of such checkpoints."""
 
     injection_points: Mapping[str, InjectionPoint]
     """Where residuals can be added, by name, in the order in which the main network runs."""
@@ -271,13 +274,34 @@ class VideoBackbone(ABC):
         The posterior is sampled with `generator`; without one its mode is taken.
         """
 
-    @abstractmethod
+    @torch.no_grad()
     def decode_video(self, latents: Tensor) -> Tensor:
         """Normalised latents (B, C, T, h, w) -> float32 pixels (B, F, 3, H, W) in [-1, 1]."""
+        return torch.cat(list(self.decode_chunks(latents)), dim=1)
+
+    @abstractmethod
+    def decode_chunks(self, latents: Tensor) -> Iterator[Tensor]:
+        """What `decode_video` makes, a few frames at a time and in their order: (B, f, 3, H, W).
+
+        Memory does not grow with T, other than with the tiles of a VAE that compresses time: such
+        a VAE decodes the whole video tile by tile.
+        """
 
     @abstractmethod
     def encode_text(self, prompts: list[str]) -> Tensor:
-        """Prompts -> (B, L, D): shorter ones padded, longer ones cut."""
+        """Prompts -> (B, L, D): shorter ones padded, longer ones cut, see `cut_text`."""
+
+    @property
+    @abstractmethod
+    def text_length(self) -> int:
+        """L."""
+
+    def cut_text(self, prompt: str) -> str:
+        """The end of a prompt that `encode_text` cuts off; empty where it reads all of it."""
+        tokens = self.tokenizer(prompt, verbose=False).input_ids
+        # The last token, which marks the end, is kept in any case.
+        text: str = self.tokenizer.decode(tokens[self.text_length - 1 : -1])
+        return text.strip()
 
     # Noise.
 
@@ -339,7 +363,10 @@ class VideoBackbone(ABC):
     ) -> SideOutput:
         """Run a side network of this backbone, bare or wrapped, in the dtype of `noisy`.
 
-        `noisy`, `timesteps` and `text` as in `predict`; `pose_frames` (B, F, 3, H, W) in [0, 1].
+        `noisy`, `timesteps` and `text` as in `predict`; `pose_frames` (B, F, 3, H, W) in [0, 1], or
+        what `SideNetwork.encode_poses` made of them. `text` may hold k * B entries, as for both
+        halves of guidance: then so many clips come out, the B clips with the first B texts, with
+        the next B, and so on, and what reads no text runs once.
         """
 
     def enable_gradient_checkpointing(self) -> None:

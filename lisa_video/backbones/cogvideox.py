@@ -6,6 +6,7 @@ L tokens of text, D text width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from os import PathLike
 from typing import ClassVar
@@ -29,6 +30,7 @@ from lisa_video.backbones.transformer import TransformerBackbone
 from lisa_video.encoders import FrozenEncoder
 from lisa_video.errors import UserError
 from lisa_video.loading import ComponentTable
+from lisa_video.offloading import bring
 from lisa_video.predictions import PredictionType
 from lisa_video.side_networks.transformer import BlockLayout, TransformerSideNetwork
 
@@ -65,6 +67,7 @@ class CogVideoXBackbone(TransformerBackbone):
     prediction_types: ClassVar[tuple[PredictionType, ...]] = ("v_prediction",)
     side_network_class: ClassVar[type[TransformerSideNetwork]] = CogVideoXSideNetwork
     pipeline_class: ClassVar[type[DiffusionPipeline]] = CogVideoXPipeline
+    latent_layout: ClassVar[str] = "b t c h w"
 
     def __init__(
         self,
@@ -168,6 +171,18 @@ class CogVideoXBackbone(TransformerBackbone):
     def _unscaled(self, latents: Tensor) -> Tensor:
         unscaled: Tensor = latents / self.vae_config.scaling_factor
         return unscaled
+
+    def _decoded(self, latents: Tensor) -> Iterator[Tensor]:
+        vae, cache = self.vae, None
+        bring(vae)
+        at_once = vae.num_latent_frames_batch_size
+        # As in diffusers, the first chunk takes the frames left over as well.
+        first = min(latents.shape[2], at_once + latents.shape[2] % at_once)
+        for some in (latents[:, :, :first], *latents[:, :, first:].split(at_once, dim=2)):
+            if some.shape[2]:
+                some = some if vae.post_quant_conv is None else vae.post_quant_conv(some)
+                video, cache = vae.decoder(some, conv_cache=cache)
+                yield video
 
     # Predictions.
 

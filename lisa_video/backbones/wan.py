@@ -6,11 +6,13 @@ L tokens of text, D text width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from os import PathLike
 from typing import ClassVar
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, WanPipeline, WanTransformer3DModel
+from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from einops import rearrange
 from torch import Tensor
 from typing_extensions import Self
@@ -18,6 +20,7 @@ from typing_extensions import Self
 from lisa_video.backbones.transformer import TransformerBackbone
 from lisa_video.errors import UserError
 from lisa_video.loading import ComponentTable, model_index
+from lisa_video.offloading import bring
 from lisa_video.predictions import PredictionType
 from lisa_video.side_networks.transformer import BlockLayout, TransformerSideNetwork
 
@@ -131,6 +134,21 @@ class WanBackbone(TransformerBackbone):
             for values in (config.latents_mean, config.latents_std)
         )
         return mean, std
+
+    def _decoded(self, latents: Tensor) -> Iterator[Tensor]:
+        vae = self.vae
+        bring(vae)
+        vae.clear_cache()
+        latents = vae.post_quant_conv(latents)
+        try:
+            for index, frame in enumerate(latents.split(1, dim=2)):
+                video = vae.decoder(
+                    frame, feat_cache=vae._feat_map, feat_idx=[0], first_chunk=index == 0
+                )
+                patch = vae.config.patch_size
+                yield video if patch is None else unpatchify(video, patch_size=patch)
+        finally:
+            vae.clear_cache()
 
     # Predictions.
 

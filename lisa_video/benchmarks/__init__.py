@@ -10,6 +10,7 @@ from typing import Any
 from lisa_video.benchmarks.config import (
     AttentionBenchmarkConfig,
     DecodeBenchmarkConfig,
+    EconomyBenchmarkConfig,
     ExtractBenchmarkConfig,
     FvdBenchmarkConfig,
     LoaderBenchmarkConfig,
@@ -36,6 +37,7 @@ class Benchmark:
 
 BENCHMARKS = {
     "step": Benchmark(StepBenchmarkConfig, "lisa_video.benchmarks.step"),
+    "economy": Benchmark(EconomyBenchmarkConfig, "lisa_video.benchmarks.economy"),
     "parameters": Benchmark(ParametersBenchmarkConfig, "lisa_video.benchmarks.parameters"),
     "attention": Benchmark(AttentionBenchmarkConfig, "lisa_video.benchmarks.attention"),
     "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),

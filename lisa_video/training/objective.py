@@ -43,9 +43,3 @@ def schedule(settings: AlignmentConfig, step: int) -> float:
     if settings.schedule == "until":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - 1) / settings.until))
-
-
-def aligned_steps(settings: AlignmentConfig, steps: int) -> int:
-    """How many of the first `steps` steps have an alignment loss."""
-    last = steps if settings.until is None else min(steps, settings.until)
-    return last // settings.every

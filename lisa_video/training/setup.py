@@ -16,16 +16,20 @@ from lisa_video.side_networks.base import SideNetwork, seeded
 from lisa_video.training.average import frozen_copy
 from lisa_video.training.checkpoint import (
     Networks,
-    latest_checkpoint,
     load_decoder,
     load_trainable,
+    read_index,
+    verify_checkpoint,
 )
 from lisa_video.training.config import BackboneConfig, Precision, TrainConfig
 from lisa_video.training.draws import Purpose, clip_shift, stream_seed
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.probe import AdherenceProbe
-from lisa_video.training.run_folder import check_run_folder
-from lisa_video.training.sources import open_sources
+from lisa_video.training.provenance import Provenance, provenance
+from lisa_video.training.run_folder import check_run_folder, start_checkpoint
+from lisa_video.training.sources import Sources, open_sources
+from lisa_video.training.trackers import check_trackers
+from lisa_video.training.validation import check_validation
 
 DTYPES: dict[Precision, torch.dtype] = {
     "no": torch.float32,
@@ -44,7 +48,13 @@ def check_training(config: TrainConfig) -> None:
     open_encoder(config, backbone)
     if not sources.encoded:
         backbone.load_encoders()
-    networks = start_networks(config, backbone, latest_checkpoint(config.output))
+    checkpoint = start_checkpoint(config)
+    if checkpoint is not None:
+        verify_checkpoint(checkpoint, contents=False)
+    checked_provenance(config, checkpoint, sources)
+    check_validation(config)
+    check_trackers(config)
+    networks = start_networks(config, backbone, checkpoint)
     choose_attention(config, backbone, networks.side_network)
 
 
@@ -52,6 +62,28 @@ def check_precision(config: TrainConfig) -> None:
     """Raise UserError where this machine cannot train in `mixed_precision`."""
     if config.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise UserError("mixed_precision=fp16: needs a GPU; this machine can train in no or bf16")
+
+
+def checked_provenance(
+    config: TrainConfig, checkpoint: Path | None, sources: Sources
+) -> Provenance:
+    """The run's clips and code; UserError where they are not those of the checkpoint to go on from,
+    and need to be."""
+    here = provenance(sources)
+    if checkpoint is None:
+        return here
+    there = read_index(checkpoint).provenance
+    if there.data != here.data and "data" not in config.allowed_changes:
+        raise UserError(
+            f"{checkpoint}: clips, captions or poses that the run reads have changed since; bring "
+            "back the old ones, or go on with these by --allow_changed data"
+        )
+    if not there.code.same(here.code) and "code" not in config.allowed_changes:
+        raise UserError(
+            f"{checkpoint}: is by {there.code}, and this is {here.code}; bring back the old one, "
+            "or go on with this by --allow_changed code"
+        )
+    return here
 
 
 def choose_attention(config: TrainConfig, backbone: VideoBackbone, side: SideNetwork) -> str:
@@ -116,12 +148,14 @@ def new_networks(config: TrainConfig, backbone: VideoBackbone) -> Networks:
     settings = config.side_network
     if settings.init_from is not None:
         side = load_trainable(settings.init_from, backbone, _taps(config))
+        _check_condition(config, side)
     else:
         special = {"hidden_size": settings.hidden_size, "controlnet": settings.controlnet}
         side = backbone.new_side_network(
             injection=settings.injection,
             taps=_taps(config),
             pose_init=settings.pose_init,
+            condition=config.data.condition,
             seed=config.seed,
             **{name: value for name, value in special.items() if value is not None},
         )
@@ -145,6 +179,15 @@ def stored_networks(config: TrainConfig, backbone: VideoBackbone, checkpoint: Pa
 
 def _taps(config: TrainConfig) -> list[str]:
     return config.alignment.taps if config.objective == "lisa" else []
+
+
+def _check_condition(config: TrainConfig, side: SideNetwork) -> None:
+    try:
+        side.check_condition(config.data.condition)
+    except UserError as error:
+        raise UserError(
+            f"side_network.init_from={config.side_network.init_from}: {error}"
+        ) from None
 
 
 def _new_decoder(config: TrainConfig, side: SideNetwork, backbone: VideoBackbone) -> TapDecoders:

@@ -16,7 +16,6 @@ from lisa_video.encoders import FrozenEncoder
 from lisa_video.errors import UserError
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.loop import train
-from lisa_video.training.run_folder import read_log
 from lisa_video.training.setup import check_training
 from lisa_video.training.state import TrainState
 from tests.caching.conftest import cache_config
@@ -46,11 +45,7 @@ def no_encoder(*_: object) -> None:
 
 
 def assert_same_run(first: TrainState, second: TrainState, logs: list[Path]) -> None:
-    timings = ("step_s", "data_s")
-    rows = [
-        [{k: v for k, v in row.items() if k not in timings} for row in read_log(log)]
-        for log in logs
-    ]
+    rows = [untimed_log(log) for log in logs]
     assert rows[0] == rows[1] and len(rows[0]) > 4
     for name in ("side_network", "average", "decoder"):
         one: nn.Module = getattr(first.networks, name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lisa_video.augmentation_config import AugmentationConfig
+from lisa_video.condition_config import ConditionKind
 from lisa_video.config_checks import at_least, positive
 from lisa_video.errors import UserError
 
@@ -19,6 +20,10 @@ class DataConfig:
     shards: str | None = None
     """Folder or URL, such as s3://bucket/set, of shards that `pipelines/pack_shards.py` made of the
     dataset, with videos or, made with these settings, with encodings."""
+    condition: ConditionKind = "pose"
+    """What the side network is steered by: pose (all keypoints of the set), body, upper_body,
+    lower_body or hands alone, or edges: Canny's, drawn from the video, which is then opened even
+    where its latents come from a cache. A side network remembers it."""
     split: str = "train"
     """Split that is trained on."""
     validation_split: str = "validation"

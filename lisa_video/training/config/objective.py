@@ -130,6 +130,12 @@ def aligned_count(batch: int, fraction: float) -> int:
     return max(1, round(fraction * batch))
 
 
+def aligned_steps(settings: AlignmentConfig, steps: int) -> int:
+    """How many of the first `steps` optimizer steps have an alignment loss."""
+    last = steps if settings.until is None else min(steps, settings.until)
+    return last // settings.every
+
+
 def _check_gamma(section: str, weighting: str, gamma: float) -> None:
     positive(section, gamma=gamma)
     if weighting != "min_snr" and gamma != MIN_SNR_GAMMA:
