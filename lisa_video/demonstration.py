@@ -31,6 +31,7 @@ from lisa_video.manifest import MANIFEST
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.poses import PoseSequence, draw_pose_frames
 from lisa_video.poses.framing import framed, window_of
+from lisa_video.reports import replace_file
 from lisa_video.training.config import Objective
 from lisa_video.training.setup import DTYPES, open_backbone
 from lisa_video.video import read_video, write_video
@@ -177,9 +178,8 @@ def _write_pictures(
         for step in config.comparison.score.at:
             clip = _stored(comparison, name, step)[0]
             strips.append((f"{_LABELS[name]} after {step} steps", clip))
-    temporary = folder / ".sheet.tmp.png"
-    Image.fromarray(contact_sheet(strips)).save(temporary)
-    temporary.replace(folder / "sheet.png")
+    sheet = Image.fromarray(contact_sheet(strips))
+    replace_file(folder / "sheet.png", sheet.save)
 
 
 def _squared(panels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

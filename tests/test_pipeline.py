@@ -205,11 +205,12 @@ def test_callback_sees_and_replaces_latents(pipeline: PoseToVideoPipeline) -> No
 def test_from_pretrained_takes_both_folders(pipeline: PoseToVideoPipeline, tmp_path: Path) -> None:
     tiny_checkpoint(tmp_path / "backbone", pipeline.backbone)
     pipeline.side_network.save_pretrained(tmp_path / "side")
-    expected = generate(pipeline)
     loaded = PoseToVideoPipeline.from_pretrained(
         tmp_path / "backbone", side_network=tmp_path / "side"
     )
-    assert torch.equal(generate(silent(loaded)), expected)
+    expected = generate(silent(loaded))
+    # Where weights lie in memory decides how sums of a single row are rounded.
+    torch.testing.assert_close(generate(pipeline), expected, rtol=0, atol=1e-5)
 
     loaded.save_pretrained(tmp_path / "whole")
     whole = PoseToVideoPipeline.from_pretrained(tmp_path / "whole")
@@ -238,7 +239,7 @@ def test_side_network_of_another_backbone_is_refused(backbone: AnimateDiffBackbo
         ({"num_inference_steps": 0}, "num_inference_steps=0"),
         ({"control_start": 0.5, "control_end": 0.2}, "0 <= start <= end <= 1"),
         ({"control_end": 1.5}, "0 <= start <= end <= 1"),
-        ({"output_type": "pil"}, "output_type 'pil' is not one of np, pt and latent"),
+        ({"output_type": "gif"}, "output_type 'gif' is not one of np, pt, pil, latent"),
         ({"pose_frames": poses()[0]}, r"expected \(batch, frames, 3, height, width\)"),
         ({"pose_frames": poses(height=30)}, r"\[32, 30\]: both must be multiples of 4"),
         ({"pose_frames": poses(frames=17)}, "frames=17: this backbone takes at most 16"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lisa_video.comparison.config import CompareConfig
+from lisa_video.comparison.config import Scored
 from lisa_video.dataset import ClipDataset
 from lisa_video.detectors import build_detector
 from lisa_video.errors import UserError
@@ -10,7 +10,7 @@ from lisa_video.evaluation.held_out import HeldOutClips
 
 
 def held_out_clips(
-    config: CompareConfig, *, count: int | None = None, frames: int | None = None
+    config: Scored, *, count: int | None = None, frames: int | None = None
 ) -> HeldOutClips:
     """The first clips of the validation split, which every arm generates for: `score.clips` as
     long as those of training, where nothing else is asked for.

@@ -53,14 +53,17 @@ class HeldOutClips:
     def generate(
         self,
         backbone: VideoBackbone,
-        side: SideNetwork,
+        side: SideNetwork | Sequence[SideNetwork],
         sampling: Sampling,
         *,
         places: Sequence[int] | None = None,
+        conditions: Sequence[Tensor] | None = None,
+        scales: Sequence[float] | None = None,
     ) -> NDArray[np.uint8]:
         """Clips for the poses and captions of all clips, or of those at `places`.
 
-        The initial noise of a clip depends on the seed, and on its place among all clips.
+        The initial noise of a clip depends on the seed, and on its place among all clips. Several
+        side networks take a condition (M, F, 3, H, W) and a scale each.
 
         Returns:
             uint8 (M, F, H, W, 3), M the number of places.
@@ -71,18 +74,22 @@ class HeldOutClips:
         noise = self._noise(backbone, generator)
         pipeline = PoseToVideoPipeline.from_backbone(backbone, side)
         pipeline.set_progress_bar_config(disable=True)
-        was_training = side.training
-        side.eval()
+        networks = [side] if isinstance(side, SideNetwork) else list(side)
+        was_training = [network.training for network in networks]
+        for network in networks:
+            network.eval()
         output = pipeline(
             batch.captions,
-            batch.pose_frames,
+            batch.pose_frames if conditions is None else list(conditions),
+            control_scale=1.0 if scales is None else list(scales),
             num_inference_steps=sampling.inference_steps,
             guidance_scale=sampling.guidance_scale,
             latents=noise[list(places)],
             generator=generator,
             output_type="np",
         )
-        side.train(was_training)
+        for network, mode in zip(networks, was_training, strict=True):
+            network.train(mode)
         return np.round(np.asarray(output.frames) * 255).astype(np.uint8)
 
     def score(self, generated: NDArray[np.uint8]) -> PoseScores:

@@ -31,7 +31,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from lisa_video.backbones.base import VideoBackbone
-from lisa_video.decoder import LisaDecoder
+from lisa_video.decoder import LisaDecoder, TapDecoders, decoder_folders
 from lisa_video.errors import UserError
 from lisa_video.loading import load_pretrained
 from lisa_video.side_networks.base import SideNetwork
@@ -54,7 +54,7 @@ class Networks:
     """The trained weights themselves."""
     average: SideNetwork | None
     """Their average; None where none is kept."""
-    decoder: LisaDecoder | None
+    decoder: TapDecoders | None
     """None under the plain objective."""
 
     @property
@@ -62,7 +62,7 @@ class Networks:
         """What generation should use: the average where there is one."""
         return self.side_network if self.average is None else self.average
 
-    def named(self) -> dict[str, ModelMixin]:
+    def named(self) -> dict[str, ModelMixin | TapDecoders]:
         """Those that there are, by the name of their folder."""
         models = {
             "side_network": self.side_network,
@@ -250,11 +250,13 @@ def load_trainable(folder: Path, backbone: VideoBackbone, taps: Sequence[str]) -
     return side.to(backbone.device)
 
 
-def load_decoder(folder: Path, backbone: VideoBackbone) -> LisaDecoder:
-    """The LISA decoder saved in `folder`, on `backbone`'s device; UserError where there is none."""
-    decoder: LisaDecoder = _load(LisaDecoder, folder)
-    decoder.train()
-    return decoder.to(backbone.device)
+def load_decoder(folder: Path, backbone: VideoBackbone, taps: Sequence[str]) -> TapDecoders:
+    """The LISA decoders of `taps` saved in `folder`, on `backbone`'s device; UserError where there
+    are none."""
+    folders = decoder_folders(folder, taps)
+    decoders = TapDecoders({tap: _load(LisaDecoder, path) for tap, path in folders.items()})
+    decoders.train()
+    return decoders.to(backbone.device)
 
 
 def _load(loader: type[ModelMixin], folder: Path, **options: Any) -> Any:

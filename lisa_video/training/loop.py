@@ -27,7 +27,8 @@ from lisa_video.training.draws import Purpose, stream_seed
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.generators import seed_generators
 from lisa_video.training.interruption import Interruption
-from lisa_video.training.losses import LisaObjective, log_values, scalars, training_losses
+from lisa_video.training.losses import log_values, scalars, training_losses
+from lisa_video.training.objective import lisa_at
 from lisa_video.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
@@ -49,6 +50,7 @@ from lisa_video.training.setup import (
     checked_provenance,
     choose_attention,
     open_backbone,
+    open_encoder,
     start_networks,
 )
 from lisa_video.training.sources import open_sources
@@ -109,10 +111,10 @@ def _train(
 
     # Backbone and clips.
     if encoder is None:
-        backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision]).to(
-            accelerator.device
-        )
-        encoder = ClipEncoder(backbone, cache=config.data.cache_encodings)
+        backbone = open_backbone(
+            config.backbone, DTYPES[config.mixed_precision], encoders_later=True
+        ).to(accelerator.device)
+        encoder = open_encoder(config, backbone)
     backbone = encoder.backbone
     sources = open_sources(config, backbone)
     stream = sources.stream(
@@ -144,13 +146,11 @@ def _train(
         optimizer.load_state_dict(state.optimizer)
         if state.scaler is not None:
             accelerator.scaler.load_state_dict(state.scaler)
-    lisa = None
-    if decoder is not None:
-        lisa = LisaObjective(wrapped[1], config.alignment.tap, config.alignment.weight)
+    wrapped_decoder = None if decoder is None else wrapped[1]
 
     # What is shown of it, and kept.
     reporter = None
-    if accelerator.is_main_process:
+    if origin is not None:
         claim_run_folder(config)
         record.start(first_step, backbone, origin, accelerator.num_processes)
         reporter = Reporter(config, backbone, networks, probe, on_step, first_step)
@@ -183,6 +183,7 @@ def _train(
         seed_generators(_module_seed(config.seed, step, accelerator.process_index))
         side.train()
         set_learning_rate(optimizer, learning_rate(config.optimizer, step))
+        lisa = lisa_at(config.alignment, wrapped_decoder, step)
         passes: list[Tensor] = []
         ids: list[str] = []
         for _ in range(config.optimizer.gradient_accumulation_steps):
@@ -210,7 +211,7 @@ def _train(
         # What is left behind.
         values: dict[str, float | list[float]] = {}
         if step % config.log_every == 0 or step == config.steps:
-            values = log_values(accelerator.reduce(torch.stack(passes).mean(dim=0), "mean"))
+            values = log_values(accelerator.reduce(torch.stack(passes).mean(dim=0), "mean"), lisa)
             values |= {
                 "lr": learning_rate(config.optimizer, step),
                 "grad_norm": float(norm),
@@ -226,10 +227,10 @@ def _train(
             reporter.report(step, values, validation)
             bar.set_postfix_str(reporter.summary, refresh=False)
         bar.update()
-        stop = keeper.after_step(step)
+        stopping = keeper.after_step(step)
         if keeper.saved == step:
             record.update(step)
-        if stop:
+        if stopping:
             break
     bar.close()
     if reporter is not None:

@@ -59,6 +59,7 @@ FREE_KEYS = {
     "keep_best",
     "best_metric",
     "output",
+    "offload",
     "data.root",
     "data.workers",
     "data.cache",

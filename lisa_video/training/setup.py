@@ -10,7 +10,7 @@ from lisa_video.attention import use_attention
 from lisa_video.backbones import load_backbone
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.caching.clips import TrainingClips, stack_clips
-from lisa_video.decoder import LisaDecoder, new_decoder
+from lisa_video.decoder import TapDecoders, new_decoder
 from lisa_video.errors import UserError
 from lisa_video.side_networks.base import SideNetwork, seeded
 from lisa_video.training.average import frozen_copy
@@ -22,7 +22,7 @@ from lisa_video.training.checkpoint import (
     verify_checkpoint,
 )
 from lisa_video.training.config import BackboneConfig, Precision, TrainConfig
-from lisa_video.training.draws import Purpose, stream_seed
+from lisa_video.training.draws import Purpose, clip_shift, stream_seed
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.probe import AdherenceProbe
 from lisa_video.training.provenance import Provenance, provenance
@@ -42,9 +42,12 @@ def check_training(config: TrainConfig) -> None:
     """Raise UserError for all that can be wrong before the first step; write nothing."""
     check_run_folder(config)
     check_precision(config)
-    backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
+    backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision], encoders_later=True)
     sources = open_sources(config, backbone)
     sources.check()
+    open_encoder(config, backbone)
+    if not sources.encoded:
+        backbone.load_encoders()
     check_validation(config, backbone, sources)
     check_trackers(config)
     checkpoint = start_checkpoint(config)
@@ -89,15 +92,29 @@ def choose_attention(config: TrainConfig, backbone: VideoBackbone, side: SideNet
     return use_attention(config.attention, (backbone.main_network, side), dtype, training=True)
 
 
-def open_backbone(settings: BackboneConfig, dtype: torch.dtype = torch.float32) -> VideoBackbone:
-    """Load the backbone that a config names."""
+def open_backbone(
+    settings: BackboneConfig, dtype: torch.dtype = torch.float32, *, encoders_later: bool = False
+) -> VideoBackbone:
+    """Load the backbone that a config names; VAE and text encoder perhaps when they are used."""
     special = {
         "motion_adapter": settings.motion_adapter,
         "beta_schedule": settings.beta_schedule,
         "text_tokens": settings.text_tokens,
     }
     options = {name: value for name, value in special.items() if value is not None}
-    return load_backbone(settings.kind, settings.path, dtype=dtype, **options)
+    return load_backbone(
+        settings.kind, settings.path, dtype=dtype, encoders_later=encoders_later, **options
+    )
+
+
+def open_encoder(config: TrainConfig, backbone: VideoBackbone) -> ClipEncoder:
+    """The encoders of a run; UserError where they do not work as its settings say."""
+    return ClipEncoder(
+        backbone,
+        cache=config.data.cache_encodings,
+        park=config.offload == "encoders",
+        frames_at_once=config.data.encode_frames_at_once,
+    )
 
 
 def build_probe(config: TrainConfig, encoder: ClipEncoder, clips: TrainingClips) -> AdherenceProbe:
@@ -105,13 +122,14 @@ def build_probe(config: TrainConfig, encoder: ClipEncoder, clips: TrainingClips)
     batch = stack_clips(
         [clips.clip(index, 0) for index in range(min(config.probe.clips, len(clips)))]
     )
+    latents = encoder.batch_latents(batch)
     return AdherenceProbe(
         config.probe,
         encoder.backbone,
-        encoder.batch_latents(batch),
+        latents,
         encoder.batch_text(batch, [False] * len(batch.ids)),
-        batch.pose_frames.to(encoder.backbone.device),
-        shift=config.timesteps.shift,
+        batch.pose_frames,
+        shift=clip_shift(config.timesteps, encoder.backbone, latents.shape[1:]),
         at_once=config.data.batch_size,
     )
 
@@ -130,12 +148,14 @@ def new_networks(config: TrainConfig, backbone: VideoBackbone) -> Networks:
     settings = config.side_network
     if settings.init_from is not None:
         side = load_trainable(settings.init_from, backbone, _taps(config))
+        _check_condition(config, side)
     else:
         special = {"hidden_size": settings.hidden_size, "controlnet": settings.controlnet}
         side = backbone.new_side_network(
             injection=settings.injection,
             taps=_taps(config),
             pose_init=settings.pose_init,
+            condition=config.data.condition,
             seed=config.seed,
             **{name: value for name, value in special.items() if value is not None},
         )
@@ -152,17 +172,27 @@ def stored_networks(config: TrainConfig, backbone: VideoBackbone, checkpoint: Pa
     if config.ema.decay:
         average = frozen_copy(load_trainable(checkpoint / "average", backbone, _taps(config)))
     if config.objective == "lisa":
-        decoder = load_decoder(checkpoint / "decoder", backbone)
+        decoder = load_decoder(checkpoint / "decoder", backbone, _taps(config))
     side = load_trainable(checkpoint / "side_network", backbone, _taps(config))
     return Networks(side, average, decoder)
 
 
 def _taps(config: TrainConfig) -> list[str]:
-    return [config.alignment.tap] if config.objective == "lisa" else []
+    return config.alignment.taps if config.objective == "lisa" else []
 
 
-def _new_decoder(config: TrainConfig, side: SideNetwork, backbone: VideoBackbone) -> LisaDecoder:
-    point = side.tap_points[config.alignment.tap]
-    with seeded(stream_seed(config.seed, Purpose.DECODER)):
-        decoder = new_decoder(point, backbone.latent_channels)
-    return decoder.to(backbone.device)
+def _check_condition(config: TrainConfig, side: SideNetwork) -> None:
+    try:
+        side.check_condition(config.data.condition)
+    except UserError as error:
+        raise UserError(
+            f"side_network.init_from={config.side_network.init_from}: {error}"
+        ) from None
+
+
+def _new_decoder(config: TrainConfig, side: SideNetwork, backbone: VideoBackbone) -> TapDecoders:
+    decoders = TapDecoders()
+    for number, tap in enumerate(config.alignment.taps):
+        with seeded(stream_seed(config.seed, Purpose.DECODER, number)):
+            decoders[tap] = new_decoder(side.tap_points[tap], backbone.latent_channels)
+    return decoders.to(backbone.device)

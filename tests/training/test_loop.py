@@ -4,6 +4,7 @@ B batch, F frames, C latent channels, h w latent cells.
 """
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,19 +17,27 @@ from torch import Tensor, nn
 
 from lisa_video.augmentation_config import AugmentationConfig
 from lisa_video.backbones import load_side_network
+from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.decoder import TapDecoders
 from lisa_video.errors import UserError
 from lisa_video.manifest import DatasetWriter, load_manifest
 from lisa_video.poses import PoseSequence
 from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.training.batches import BatchStream
-from lisa_video.training.checkpoint import checkpoints, latest_checkpoint, load_state
-from lisa_video.training.config import OptimizerConfig
+from lisa_video.training.checkpoint import (
+    FORMAT_VERSION,
+    STATE_FILE,
+    checkpoints,
+    latest_checkpoint,
+    load_state,
+)
+from lisa_video.training.config import AlignmentConfig, OptimizerConfig
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.loop import train
 from lisa_video.training.losses import Conditions, NoisedLatents
 from lisa_video.training.optimizer import learning_rate
 from lisa_video.training.preparation import prepare_batch
-from lisa_video.training.run_folder import read_log
+from lisa_video.training.run_folder import claim_run_folder, read_log
 from lisa_video.training.setup import new_networks
 from lisa_video.training.sources import open_dataset, open_probe_dataset
 from lisa_video.training.state import TrainState
@@ -366,6 +375,101 @@ def test_decoder_can_learn_at_its_own_rate(
         )
         decoder = train(config, encoder=encoder).networks.decoder
         assert decoder is not None
-        return float(decoder.conv_out.weight.abs().max())
+        return float(decoder["down_1"].conv_out.weight.abs().max())
 
     assert moved(10.0) == pytest.approx(10 * moved(1.0), rel=1e-3)
+
+
+# The alignment loss in some steps, of some clips, of several taps.
+
+ECONOMY: dict[str, Any] = {
+    "alignment": AlignmentConfig(
+        tap=["down_1", "mid"], every=2, fraction=0.5, schedule="cosine", until=5
+    ),
+}
+
+
+def test_economy_is_logged_where_it_is_made_and_goes_on_bit_for_bit(
+    clips: Path, encoder: ClipEncoder, tmp_path: Path
+) -> None:
+    settings = {**ECONOMY, "optimizer__gradient_accumulation_steps": 2, "checkpoint_every": 1}
+    whole = tiny_config(clips, tmp_path / "whole", **settings)
+    first = train(whole, encoder=encoder)
+    rows = {row["step"]: row for row in read_log(whole.output)}
+    assert [step for step, row in rows.items() if "alignment" in row] == [2, 4]
+    for step in (2, 4):
+        row = rows[step]
+        assert row["alignment/mid"] > 0 and row["alignment"] == pytest.approx(
+            (row["alignment/down_1"] + row["alignment/mid"]) / 2
+        )
+        loss = row["main"] + row["alignment_weight"] * row["alignment"]
+        assert row["loss"] == pytest.approx(loss)
+    assert rows[2]["alignment_weight"] > rows[4]["alignment_weight"]
+    assert rows[5]["loss"] == rows[5]["main"] and "explained" not in rows[5]
+    # Before the first step with an alignment loss, between two, and after the last.
+    for steps in range(1, 7):
+        part = tiny_config(clips, tmp_path / "part", steps=steps, **settings)
+        second = train(part, encoder=ClipEncoder(encoder.backbone))
+    for name in ("side_network", "average", "decoder"):
+        assert_same(weights(getattr(first.networks, name)), weights(getattr(second.networks, name)))
+    assert untimed_log(whole.output) == untimed_log(part.output)
+    assert sorted(path.name for path in (whole.output / "decoder").iterdir()) == ["down_1", "mid"]
+
+
+def test_after_its_end_nothing_of_the_alignment_runs(
+    clips: Path, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps after it are those of the plain objective from the same weights, bit for bit."""
+    settings: dict[str, Any] = {
+        "ema__decay": 0.0,
+        "optimizer__betas": (0.0, 0.0),
+        "optimizer__weight_decay": 0.0,
+    }
+    until = AlignmentConfig(tap="down_1", schedule="until", until=2)
+    config = tiny_config(clips, tmp_path / "lisa", steps=2, alignment=until, **settings)
+    train(config, encoder=encoder)
+
+    monkeypatch.delattr(AnimateDiffBackbone, "predict_with_prior")
+    monkeypatch.delattr(TapDecoders, "forward")
+    kept: list[dict[str, Tensor]] = []
+    config = tiny_config(clips, tmp_path / "lisa", steps=4, alignment=until, **settings)
+    after = train(
+        config,
+        encoder=encoder,
+        on_step=lambda _, state: kept.append(weights(state.networks.decoder)),
+    )
+    assert_same(kept[0], kept[-1])
+    rows = read_log(config.output)
+    assert ["alignment" in row for row in rows] == [False, True, True, False, False]
+
+    # Without moments, which LISA has gathered, plain goes on alike from step 2.
+    moved = replace(config, output=tmp_path / "plain", objective="plain")
+    start = tmp_path / "plain" / "checkpoints" / "step_00000002"
+    shutil.copytree(tmp_path / "lisa" / "checkpoints" / "step_00000002", start)
+    state = load_state(start)
+    only_side = {**state.optimizer, "param_groups": state.optimizer["param_groups"][:1]}
+    names = only_side["param_groups"][0]["params"]
+    only_side["state"] = {name: state.optimizer["state"][name] for name in names}
+    torch.save(
+        {"format": FORMAT_VERSION, "step": 2, "optimizer": only_side, "scaler": None},
+        start / STATE_FILE,
+    )
+    claim_run_folder(moved)
+    plain = train(moved, encoder=encoder)
+    assert_same(weights(plain.networks.side_network), weights(after.networks.side_network))
+
+
+def test_alignment_in_some_steps_moves_the_decoder_in_these_alone(
+    clips: Path, encoder: ClipEncoder, tmp_path: Path
+) -> None:
+    """Not even by weight decay or moments."""
+    kept: dict[int, dict[str, Tensor]] = {}
+    config = tiny_config(clips, tmp_path, alignment=AlignmentConfig(tap="down_1", every=3))
+    train(
+        config,
+        encoder=encoder,
+        on_step=lambda step, state: kept.update({step: weights(state.networks.decoder)}),
+    )
+    for step in range(1, 7):
+        same = all(torch.equal(kept[step][name], kept[step - 1][name]) for name in kept[0])
+        assert same == (step not in (3, 6)), step

@@ -3,7 +3,13 @@
 from lisa_video.training.config.backbone import BackboneConfig
 from lisa_video.training.config.data import DataConfig
 from lisa_video.training.config.networks import SideNetworkConfig
-from lisa_video.training.config.objective import AlignmentConfig, TimestepConfig
+from lisa_video.training.config.objective import (
+    AlignmentConfig,
+    LossConfig,
+    TimestepConfig,
+    aligned_count,
+    aligned_steps,
+)
 from lisa_video.training.config.observation import (
     ProbeConfig,
     TrackerName,
@@ -18,6 +24,7 @@ __all__ = [
     "BackboneConfig",
     "DataConfig",
     "EmaConfig",
+    "LossConfig",
     "Objective",
     "OptimizerConfig",
     "Precision",
@@ -28,4 +35,6 @@ __all__ = [
     "TrainConfig",
     "ValidationConfig",
     "WandbConfig",
+    "aligned_count",
+    "aligned_steps",
 ]

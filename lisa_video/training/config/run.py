@@ -12,7 +12,12 @@ from lisa_video.errors import UserError
 from lisa_video.training.config.backbone import BackboneConfig
 from lisa_video.training.config.data import DataConfig
 from lisa_video.training.config.networks import SideNetworkConfig
-from lisa_video.training.config.objective import AlignmentConfig, TimestepConfig
+from lisa_video.training.config.objective import (
+    AlignmentConfig,
+    LossConfig,
+    TimestepConfig,
+    aligned_count,
+)
 from lisa_video.training.config.observation import (
     ProbeConfig,
     TrackerName,
@@ -55,6 +60,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of initial weights, data order, noise and dropout; the same under both objectives."""
     side_network: SideNetworkConfig = field(default_factory=SideNetworkConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
@@ -77,6 +83,9 @@ class TrainConfig:
     first of flash, xformers and sdpa that runs, elsewhere sdpa, torch's own choice."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    offload: Literal["none", "encoders"] = "none"
+    """encoders: VAE and text encoder wait in main memory, and are on the device only while they
+    encode; slower, and needless with `data.cache`, which never loads them."""
     log_every: int = 10
     """Steps between lines of log.jsonl and of the trackers."""
     checkpoint_every: int = 1000
@@ -129,12 +138,28 @@ class TrainConfig:
                 raise UserError(f"{name}={share}: a share lies in [0, 1]")
         if len(set(self.trackers)) != len(self.trackers):
             raise UserError(f"trackers={self.trackers}: name each once")
-        injection = self.side_network.injection
-        named = isinstance(injection, list) and all(isinstance(name, str) for name in injection)
-        if self.objective == "lisa" and named and self.alignment.tap not in injection:
+        if self.objective == "lisa":
+            self._check_alignment()
+
+    def _check_alignment(self) -> None:
+        alignment, injection = self.alignment, self.side_network.injection
+        if isinstance(injection, list) and all(isinstance(name, str) for name in injection):
+            for tap in alignment.taps:
+                if tap not in injection:
+                    raise UserError(
+                        f"alignment.tap={tap}: the feature must be that of an injection point, "
+                        f"and side_network.injection has only {', '.join(map(str, injection))}"
+                    )
+        if alignment.every > self.steps:
             raise UserError(
-                f"alignment.tap={self.alignment.tap}: the feature must be that of an injection "
-                f"point, and side_network.injection has only {', '.join(map(str, injection))}"
+                f"alignment.every={alignment.every}: none of the {self.steps} steps would have "
+                "an alignment loss"
+            )
+        batch = self.data.batch_size
+        if alignment.fraction < 1 and aligned_count(batch, alignment.fraction) == batch:
+            raise UserError(
+                f"alignment.fraction={alignment.fraction}: is all of a batch of {batch}; "
+                "give a smaller one, or use alignment.every"
             )
 
     @property
