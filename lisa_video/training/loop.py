@@ -124,7 +124,7 @@ def _train(
         print(*stream.bucket_lines(), sep="\n")
     probe = None if sources.probe is None else build_probe(config, encoder, sources.probe)
     origin = in_main_process(accelerator, partial(checked_provenance, config, checkpoint, sources))
-    validator = build_validator(config, backbone, sources, accelerator)
+    validator = build_validator(config, encoder, sources, accelerator)
 
     # Networks, and what makes them move.
     networks = start_networks(config, backbone, checkpoint)

@@ -28,7 +28,8 @@ def held_out_clip(index: int) -> Clip:
     poses = dot_poses(2.0 * index, frames=FRAMES)
     pose_frames = np.full((FRAMES, 3, poses.height, poses.width), 40 * index, np.uint8)
     caption = f"a man {index}"
-    return Clip(f"clip {index}", dot_frames(poses), poses, pose_frames, caption, start=0)
+    weights = poses.frame_weights()
+    return Clip(f"clip {index}", dot_frames(poses), poses, pose_frames, weights, caption, start=0)
 
 
 @pytest.fixture(scope="module")

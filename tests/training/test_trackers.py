@@ -110,7 +110,6 @@ def test_a_wandb_run_goes_on_under_its_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Offline, in a real run of its own service, interrupted after step 3 and gone on from 1."""
-    pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     PartialState()
     config = config_of(tmp_path, "wandb")
@@ -137,7 +136,6 @@ def test_a_wandb_run_goes_on_under_its_id(
 
 
 def test_wandb_without_a_login_is_one_line(tmp_path: Path) -> None:
-    pytest.importorskip("wandb")
     code = """
 import sys
 from pathlib import Path

@@ -1,5 +1,6 @@
 """Validation while training, in whole tiny runs."""
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,23 @@ import pytest
 import torch
 from torch import nn
 
+from lisa_video.caching import job as caching
 from lisa_video.detectors.figure_net import FigureKeypointNet
 from lisa_video.errors import UserError
+from lisa_video.packing import job as packing
+from lisa_video.packing.config import PackConfig
 from lisa_video.training.config import TrainConfig, ValidationConfig
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.loop import train
 from lisa_video.training.run_folder import read_log
+from lisa_video.training.setup import check_training
 from lisa_video.training.validation import METRICS, random_states_kept, write_videos
 from lisa_video.video import read_video
+from tests.caching.conftest import cache_config
 from tests.evaluation.test_held_out import held_out_clip
+from tests.tiny import tiny_checkpoint
 from tests.training.runs import tiny_config, untimed_log
+from tests.training.test_distributed import launch
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +36,24 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def validating(clips: Path, output: Path, detector: Path, **changes: Any) -> TrainConfig:
-    settings = ValidationConfig(
+def validation_of(detector: Path) -> ValidationConfig:
+    return ValidationConfig(
         every=2, clips=3, inference_steps=2, detector_weights=detector, videos=2
     )
-    return tiny_config(clips, output, validation=settings, steps=3, **changes)
+
+
+def validating(clips: Path, output: Path, detector: Path, **changes: Any) -> TrainConfig:
+    return tiny_config(clips, output, validation=validation_of(detector), steps=3, **changes)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+def from_train(config: TrainConfig, **changes: Any) -> dict[str, Any]:
+    """The settings of a training, without those of a job around it."""
+    return {field.name: getattr(config, field.name) for field in fields(TrainConfig)} | changes
 
 
 def test_training_is_the_same_with_and_without_validation(
@@ -81,6 +102,81 @@ def test_a_new_step_0_network_generates_what_the_backbone_alone_does(
         train(config, encoder=encoder)
         rows.append(read_log(config.output)[0])
     assert rows[0]["validation/keypoint_distance"] == rows[1]["validation/keypoint_distance"]
+
+
+def scores(output: Path) -> list[dict[str, float]]:
+    return [
+        {name: value for name, value in row.items() if name.startswith("validation/")}
+        for row in untimed_log(output)
+    ]
+
+
+def test_from_a_cache_no_text_encoder_is_loaded_and_scores_stay(
+    clips: Path, checkpoint: Path, tmp_path: Path, detector: Path
+) -> None:
+    """Neither is the VAE before it decodes, and it leaves the device again."""
+    cached = cache_config(clips, tmp_path, checkpoint, data__cache_in_memory=False)
+    caching.run(cached)
+    values = from_train(cached, validation=validation_of(detector), steps=2)
+    from_cache = TrainConfig(**values)
+    data = replace(from_cache.data, cache=None)
+    from_video = replace(from_cache, data=data, output=tmp_path / "from_video")
+    train(from_video)
+    state = train(from_cache)
+    assert scores(from_cache.output) == scores(from_video.output)
+    encoders = state.backbone.encoders
+    assert encoders["vae"].loaded and not encoders["text_encoder"].loaded
+
+    # More clips than the probe reads: their captions are encoded once.
+    more = replace(from_cache, output=tmp_path / "more", probe=replace(cached.probe, clips=2))
+    assert train(more).backbone.encoders["text_encoder"].loaded
+    assert scores(more.output) == scores(from_video.output)
+
+
+def test_packed_encodings_are_decoded_where_there_are_no_videos(
+    clips: Path, checkpoint: Path, tmp_path: Path, detector: Path
+) -> None:
+    cached = cache_config(clips, tmp_path, checkpoint)
+    caching.run(cached)
+    packing.run(PackConfig(**from_train(cached), pack_to=str(tmp_path / "packed")))
+    data = replace(cached.data, cache=None, root=Path(), shards=str(tmp_path / "packed"))
+    values = from_train(cached, data=data, validation=validation_of(detector), steps=2)
+    config = TrainConfig(**values)
+    train(config)
+    rows = [row for row in scores(config.output) if row]
+    assert len(rows) == 2 and len({row["validation/ceiling_pck@0.2"] for row in rows}) == 1
+    assert (config.output / "validation" / "step_00000002" / "00-clip_7.mp4").is_file()
+    few = replace(config, output=tmp_path / "few", probe=replace(config.probe, clips=2))
+    with pytest.raises(UserError, match=r"validation\.clips=3: of the packed encodings 2 are"):
+        check_training(few)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 3])
+def test_two_processes_share_the_clips(
+    clips: Path, checkpoint: Path, tmp_path: Path, detector: Path, count: int
+) -> None:
+    """With fewer clips than processes, and with one too many; neither waits for ever."""
+    found = {}
+    for processes in (1, 2):
+        config = tiny_config(
+            clips,
+            tmp_path / f"run_{processes}",
+            str(checkpoint),
+            validation=replace(validation_of(detector), clips=count, videos=1),
+            steps=2,
+            data__batch_size=4 // processes,
+            alignment__frame_weighting=False,
+            pose_dropout=0.0,
+        )
+        launch(config, processes, tmp_path)
+        found[processes] = [
+            row["validation/keypoint_distance"] or 0.0
+            for row in read_log(config.output)
+            if "validation/keypoint_distance" in row
+        ]
+        assert len(list((config.output / "validation").glob("*/*.mp4"))) == 2
+    assert found[2] == pytest.approx(found[1], abs=0.02) and len(found[1]) == 2
 
 
 def test_global_generators_are_left_alone() -> None:
