@@ -17,6 +17,10 @@ from lisa_video.benchmarks.config import (
     ParametersBenchmarkConfig,
     StepBenchmarkConfig,
 )
+from lisa_video.benchmarks.generation_config import (
+    GenerationBenchmarkConfig,
+    LongVideoBenchmarkConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -42,4 +46,6 @@ BENCHMARKS = {
     "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
     "loader": Benchmark(LoaderBenchmarkConfig, "lisa_video.benchmarks.loader"),
     "manifest": Benchmark(ManifestBenchmarkConfig, "lisa_video.benchmarks.manifest"),
+    "generation": Benchmark(GenerationBenchmarkConfig, "lisa_video.benchmarks.generation"),
+    "long_video": Benchmark(LongVideoBenchmarkConfig, "lisa_video.benchmarks.long_video"),
 }
