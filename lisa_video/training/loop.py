@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lisa_video.report_config import ReportConfig
 from lisa_video.training.acceleration import build_accelerator
 from lisa_video.training.adapters import average_gradients, check_distribution
 from lisa_video.training.agreement import in_main_process, require_same
@@ -36,9 +37,12 @@ from lisa_video.training.optimizer import (
     restore_optimizer,
     set_learning_rate,
 )
+from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
+from lisa_video.training.report import write_report
 from lisa_video.training.reporting import Reporter
 from lisa_video.training.run_folder import claim_run_folder, held_run_folder, start_checkpoint
+from lisa_video.training.run_record import RunRecord
 from lisa_video.training.saving import (
     CheckpointKeeper,
     Snapshot,
@@ -54,10 +58,12 @@ from lisa_video.training.setup import (
     choose_attention,
     network_lines,
     open_backbone,
+    open_encoder,
     start_networks,
 )
 from lisa_video.training.sources import open_sources
 from lisa_video.training.state import OnStep, TrainState
+from lisa_video.training.validation import build_validator
 
 
 def train(
@@ -79,17 +85,22 @@ def train(
     check_distribution(config, accelerator.distributed_type)
     with (
         ExitStack() as held,
+        RunRecord(config) as record,
         disk_full_named(config.output),
         Interruption(speaks=accelerator.is_main_process) as interruption,
     ):
         in_main_process(accelerator, lambda: held.enter_context(held_run_folder(config)))
-        return _train(config, accelerator, interruption, encoder, on_step)
+        trained = _train(config, accelerator, interruption, record, encoder, on_step)
+    if config.report and record.finished:
+        write_report(ReportConfig(config.output))
+    return trained
 
 
 def _train(
     config: TrainConfig,
     accelerator: Accelerator,
     interruption: Interruption,
+    record: RunRecord,
     encoder: ClipEncoder | None,
     on_step: OnStep | None,
 ) -> TrainState:
@@ -109,10 +120,10 @@ def _train(
 
     # Backbone and clips.
     if encoder is None:
-        backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision]).to(
-            accelerator.device
-        )
-        encoder = ClipEncoder(backbone, cache=config.data.cache_encodings)
+        backbone = open_backbone(
+            config.backbone, DTYPES[config.mixed_precision], encoders_later=True
+        ).to(accelerator.device)
+        encoder = open_encoder(config, backbone)
     backbone = encoder.backbone
     sources = open_sources(config, backbone)
     stream = sources.stream(
@@ -122,6 +133,7 @@ def _train(
         print(*stream.bucket_lines(), sep="\n")
     probe = None if sources.probe is None else build_probe(config, encoder, sources.probe)
     origin = in_main_process(accelerator, partial(checked_provenance, config, checkpoint, sources))
+    validator = build_validator(config, encoder, sources, accelerator)
 
     # Networks, and what makes them move.
     networks = start_networks(config, backbone, checkpoint)
@@ -134,13 +146,13 @@ def _train(
     for line in network_lines(config, networks):
         accelerator.print(line)
     trained: list[nn.Module] = [side] if decoder is None else [side, decoder]
-    groups = parameter_groups(config, networks)
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    adapters = [] if networks.lora is None else list(networks.lora.tensors.values())
     if config.gradient_checkpointing:
         side.enable_gradient_checkpointing()
         backbone.enable_gradient_checkpointing()
     wrapped: list[nn.Module] = [accelerator.prepare(module) for module in trained]
+    groups = parameter_groups(config, networks)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    adapters = [] if networks.lora is None else list(networks.lora.tensors.values())
     optimizer = accelerator.prepare(build_optimizer(config.optimizer, groups))
     if state is not None:
         restore_optimizer(optimizer, state.optimizer)
@@ -150,11 +162,14 @@ def _train(
 
     # What is shown of it, and kept.
     reporter = None
-    if accelerator.is_main_process:
+    if origin is not None:
         claim_run_folder(config)
+        record.start(first_step, backbone, origin, accelerator.num_processes)
         reporter = Reporter(config, backbone, networks, probe, on_step, first_step)
-        if first_step == 0:
-            reporter.report(0, {})
+    if first_step == 0:
+        validation = None if validator is None else validator.at(0, networks)
+        if reporter is not None:
+            reporter.report(0, {}, validation)
     keeper = CheckpointKeeper(
         config,
         accelerator,
@@ -173,6 +188,7 @@ def _train(
 
     interruption.listen()
     batches = stream.batches(first_step)
+    pace = Pace(accelerator.device, accelerator.num_processes)
     for step in range(first_step + 1, config.steps + 1):
         # Forward and backward, once for each accumulated pass.
         started, data_s = time.perf_counter(), 0.0
@@ -188,6 +204,7 @@ def _train(
             noised, conditions = prepare_batch(config, encoder, batch)
             ids += batch.clips.ids
             data_s += time.perf_counter() - asked
+            pace.add_clips(*batch.clips.pose_frames.shape[:2])
             with accelerator.accumulate(*wrapped):
                 losses = training_losses(backbone, wrapped[0], noised, conditions, lisa)
                 keeper.require_finite_loss(step, losses.total, batch.clips.ids)
@@ -214,11 +231,18 @@ def _train(
                 "step_s": time.perf_counter() - started - data_s,
                 "data_s": data_s,
             }
-            bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
-        bar.update()
+        pace.add_step(time.perf_counter() - started, data_s)
+        if values:
+            values |= pace.values()
+        validation = None if validator is None else validator.at(step, networks)
         if reporter is not None:
-            reporter.report(step, values)
-        if keeper.after_step(step):
+            reporter.report(step, values, validation)
+            bar.set_postfix_str(reporter.summary, refresh=False)
+        bar.update()
+        stopping = keeper.after_step(step)
+        if keeper.saved == step:
+            record.update(step)
+        if stopping:
             break
     bar.close()
     if reporter is not None:

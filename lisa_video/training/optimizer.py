@@ -15,6 +15,7 @@ from lisa_video.loading import first_line
 from lisa_video.name_patterns import matched, matches
 from lisa_video.training.checkpoint import Networks
 from lisa_video.training.config import OptimizerConfig, TrainConfig
+from lisa_video.training.config.optimizer import OptimizerKind
 
 ParameterGroup = dict[str, Any]
 """A group as torch's optimizers take them: `params`, `weight_decay`, and its `lr_scale`."""
@@ -22,6 +23,7 @@ ParameterGroup = dict[str, Any]
 # Settings in a group that AdamW, Adafactor and bitsandbytes have, each for itself.
 OWN_SETTINGS = {"amsgrad", "beta2_decay", "t_alpha"}
 SMALLEST_8BIT = 4096  # weights of a tensor; bitsandbytes keeps smaller ones in 32 bits
+BLOCK_8BIT = 256  # weights that share a scale
 
 
 def parameter_groups(config: TrainConfig, networks: Networks) -> list[ParameterGroup]:
@@ -66,6 +68,19 @@ def build_optimizer(
             return eight_bit
         case "adafactor":
             return torch.optim.Adafactor(given, lr=config.lr)
+
+
+def moment_bytes(kind: OptimizerKind, shape: torch.Size) -> int:
+    """What the optimizer keeps of a parameter of this shape, but for counters."""
+    size = shape.numel()
+    match kind:
+        case "adamw_8bit" if size >= SMALLEST_8BIT:
+            scales = 4 * -(-size // BLOCK_8BIT)
+            return 2 * (size + scales)
+        case "adafactor":
+            return 4 * size if len(shape) < 2 else 4 * (size // shape[-1] + size // shape[-2])
+        case _:
+            return 2 * 4 * size
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

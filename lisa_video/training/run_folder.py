@@ -1,8 +1,11 @@
 """The output folder of a run: whose it is, its settings, and its log.
 
 config.yaml     the resolved settings
+run.json        what the run was: machine, versions, data, interruptions, figures; see `run_record`
 log.jsonl       one line per logged step
-tensorboard/    the same as TensorBoard scalars
+tensorboard/    the same, and validation videos; wandb/ likewise, see `trackers`
+validation/     videos of validation, a folder for each step
+report.html     all of it as one page
 checkpoints/    see `checkpoint`
 side_network/   the finished network: the average of its weights
 lora/           adapters of the main network, where there are any: the average of their weights
@@ -20,7 +23,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +34,19 @@ from lisa_video.errors import UserError
 from lisa_video.locking import LOCK_FILE, only_writer
 from lisa_video.reports import replace_text
 from lisa_video.training.checkpoint import INDEX_FILE, latest_checkpoint, read_index
-from lisa_video.training.config import BackboneConfig, DataConfig, TrainConfig
+from lisa_video.training.config import (
+    BackboneConfig,
+    DataConfig,
+    TrainConfig,
+    ValidationConfig,
+    WandbConfig,
+)
 from lisa_video.training.config.run import CONFIG_VERSION
 from lisa_video.training.folders import sync_file
 
 CONFIG_FILE = "config.yaml"
 LOG_FILE = "log.jsonl"
+VIDEOS_FOLDER = "validation"
 # These may change when a run goes on: they alter neither its steps nor its log lines so far. Where
 # clips lie is free, since what they are is compared by itself.
 FREE_KEYS = {
@@ -50,11 +60,16 @@ FREE_KEYS = {
     "keep_best",
     "best_metric",
     "output",
-    "optimizer.decay_steps",  # beside `steps`: see _check_fall
+    "optimizer.decay_steps",  # beside `steps`: see _changed_fall
+    "offload",
     "data.root",
     "data.workers",
     "data.cache",
     "data.check_clips",
+    "report",
+    "trackers",
+    *(f"wandb.{field.name}" for field in fields(WandbConfig)),
+    *(f"validation.{field.name}" for field in fields(ValidationConfig)),
 }
 
 
@@ -199,30 +214,17 @@ def claim_run_folder(config: TrainConfig) -> None:
 
 
 class RunLog:
-    """log.jsonl and TensorBoard, going on after `step`: later lines, of an interrupted run, go."""
+    """log.jsonl, going on after `step`: later lines, of an interrupted run, go."""
 
     def __init__(self, output: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.path = output / LOG_FILE
         rows = [row for row in read_log(output) if row["step"] <= step] if step else []
         replace_text(self.path, "".join(map(_line, rows)))
-        self.board = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float | list[float]]) -> None:
-        """Add one line; TensorBoard gets the elements of a list as name/00, name/01, ..."""
+        """Add one line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line({"step": step, **values}))
-        for name, value in values.items():
-            if isinstance(value, list):
-                for index, element in enumerate(value):
-                    self.board.add_scalar(f"{name}/{index:02d}", element, step)
-            else:
-                self.board.add_scalar(name, value, step)
-        self.board.flush()
-
-    def close(self) -> None:
-        self.board.close()
 
 
 def read_log(output: Path) -> list[dict[str, Any]]:

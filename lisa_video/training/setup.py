@@ -33,6 +33,8 @@ from lisa_video.training.probe import AdherenceProbe
 from lisa_video.training.provenance import Provenance, provenance
 from lisa_video.training.run_folder import check_run_folder, start_checkpoint
 from lisa_video.training.sources import Sources, open_sources
+from lisa_video.training.trackers import check_trackers
+from lisa_video.training.validation import check_validation
 
 DTYPES: dict[Precision, torch.dtype] = {
     "no": torch.float32,
@@ -45,9 +47,14 @@ def check_training(config: TrainConfig) -> None:
     """Raise UserError for all that can be wrong before the first step; write nothing."""
     check_run_folder(config)
     check_precision(config)
-    backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
+    backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision], encoders_later=True)
     sources = open_sources(config, backbone)
     sources.check()
+    open_encoder(config, backbone)
+    if not sources.encoded:
+        backbone.load_encoders()
+    check_validation(config, backbone, sources)
+    check_trackers(config)
     checkpoint = start_checkpoint(config)
     if checkpoint is not None:
         verify_checkpoint(checkpoint, contents=False)
@@ -91,15 +98,29 @@ def choose_attention(config: TrainConfig, backbone: VideoBackbone, side: SideNet
     return use_attention(config.attention, (backbone.main_network, side), dtype, training=True)
 
 
-def open_backbone(settings: BackboneConfig, dtype: torch.dtype = torch.float32) -> VideoBackbone:
-    """Load the backbone that a config names."""
+def open_backbone(
+    settings: BackboneConfig, dtype: torch.dtype = torch.float32, *, encoders_later: bool = False
+) -> VideoBackbone:
+    """Load the backbone that a config names; VAE and text encoder perhaps when they are used."""
     special = {
         "motion_adapter": settings.motion_adapter,
         "beta_schedule": settings.beta_schedule,
         "text_tokens": settings.text_tokens,
     }
     options = {name: value for name, value in special.items() if value is not None}
-    return load_backbone(settings.kind, settings.path, dtype=dtype, **options)
+    return load_backbone(
+        settings.kind, settings.path, dtype=dtype, encoders_later=encoders_later, **options
+    )
+
+
+def open_encoder(config: TrainConfig, backbone: VideoBackbone) -> ClipEncoder:
+    """The encoders of a run; UserError where they do not work as its settings say."""
+    return ClipEncoder(
+        backbone,
+        cache=config.data.cache_encodings,
+        park=config.offload == "encoders",
+        frames_at_once=config.data.encode_frames_at_once,
+    )
 
 
 def build_probe(config: TrainConfig, encoder: ClipEncoder, clips: TrainingClips) -> AdherenceProbe:
@@ -113,7 +134,7 @@ def build_probe(config: TrainConfig, encoder: ClipEncoder, clips: TrainingClips)
         encoder.backbone,
         latents,
         encoder.batch_text(batch, [False] * len(batch.ids)),
-        batch.pose_frames.to(encoder.backbone.device),
+        batch.pose_frames,
         shift=clip_shift(config.timesteps, encoder.backbone, latents.shape[1:]),
         at_once=config.data.batch_size,
     )
@@ -149,12 +170,18 @@ def new_networks(config: TrainConfig, backbone: VideoBackbone) -> Networks:
     settings = config.side_network
     if settings.init_from is not None:
         side = load_trainable(settings.init_from, backbone, _taps(config))
+        _check_condition(config, side)
     else:
-        special = {"hidden_size": settings.hidden_size, "controlnet": settings.controlnet}
+        special = {
+            "hidden_size": settings.hidden_size,
+            "controlnet": settings.controlnet,
+            "motion_modules": None if settings.motion_modules else False,
+        }
         side = backbone.new_side_network(
             injection=settings.injection,
             taps=_taps(config),
             pose_init=settings.pose_init,
+            condition=config.data.condition,
             seed=config.seed,
             **{name: value for name, value in special.items() if value is not None},
         )
@@ -178,6 +205,15 @@ def stored_networks(config: TrainConfig, backbone: VideoBackbone, checkpoint: Pa
 
 def _taps(config: TrainConfig) -> list[str]:
     return config.alignment.taps if config.objective == "lisa" else []
+
+
+def _check_condition(config: TrainConfig, side: SideNetwork) -> None:
+    try:
+        side.check_condition(config.data.condition)
+    except UserError as error:
+        raise UserError(
+            f"side_network.init_from={config.side_network.init_from}: {error}"
+        ) from None
 
 
 def _new_decoder(config: TrainConfig, side: SideNetwork, backbone: VideoBackbone) -> TapDecoders:

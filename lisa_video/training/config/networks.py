@@ -33,6 +33,10 @@ class SideNetworkConfig:
     """Parts that stay as they start, by pattern over parameter names, as optimizer.lr_scales has
     them: [motion_modules], [blocks.block_0]."""
 
+    motion_modules: bool = True
+    """AnimateDiff: copy the backbone's motion modules, too. Without them the side network looks at
+    each frame alone, is smaller, and can be exported as a ControlNet."""
+
     def __post_init__(self) -> None:
         if not self.injection:
             raise UserError("side_network.injection is empty: name injection points, or 'all'")

@@ -18,7 +18,12 @@ from lisa_video.training.config.objective import (
     TimestepConfig,
     aligned_count,
 )
-from lisa_video.training.config.observation import ProbeConfig
+from lisa_video.training.config.observation import (
+    ProbeConfig,
+    TrackerName,
+    ValidationConfig,
+    WandbConfig,
+)
 from lisa_video.training.config.optimizer import EmaConfig, OptimizerConfig
 
 CONFIG_VERSION = 1
@@ -62,6 +67,12 @@ class TrainConfig:
     ema: EmaConfig = field(default_factory=EmaConfig)
     timesteps: TimestepConfig = field(default_factory=TimestepConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    trackers: list[TrackerName] = field(default_factory=lambda: ["tensorboard"])
+    """Who gets what log.jsonl gets, and the validation videos; wandb needs the extra of that name."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    report: bool = True
+    """Write report.html at the end; pipelines/report.py writes it at any time."""
     text_dropout: float = 0.1
     """Share of captions replaced by the empty one."""
     pose_dropout: float = 0.0
@@ -73,8 +84,11 @@ class TrainConfig:
     first of flash, xformers and sdpa that runs, elsewhere sdpa, torch's own choice."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    offload: Literal["none", "encoders"] = "none"
+    """encoders: VAE and text encoder wait in main memory, and are on the device only while they
+    encode; slower, and needless with `data.cache`, which never loads them."""
     log_every: int = 10
-    """Steps between lines of log.jsonl and TensorBoard."""
+    """Steps between lines of log.jsonl and of the trackers."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; the last step has one too."""
     checkpoint_minutes: float = 0.0
@@ -123,6 +137,8 @@ class TrainConfig:
         ):
             if not 0 <= share <= 1:
                 raise UserError(f"{name}={share}: a share lies in [0, 1]")
+        if len(set(self.trackers)) != len(self.trackers):
+            raise UserError(f"trackers={self.trackers}: name each once")
         falls_until = self.optimizer.falls_until(self.steps)
         if falls_until is not None and self.optimizer.warmup_steps >= falls_until:
             raise UserError(
