@@ -17,7 +17,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lisa_video.report_config import ReportConfig
 from lisa_video.training.acceleration import build_accelerator
 from lisa_video.training.adapters import average_gradients, check_distribution
 from lisa_video.training.agreement import in_main_process, require_same
@@ -39,7 +38,6 @@ from lisa_video.training.optimizer import (
 )
 from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
-from lisa_video.training.report import write_report
 from lisa_video.training.reporting import Reporter
 from lisa_video.training.run_folder import claim_run_folder, held_run_folder, start_checkpoint
 from lisa_video.training.run_record import RunRecord
@@ -90,10 +88,7 @@ def train(
         Interruption(speaks=accelerator.is_main_process) as interruption,
     ):
         in_main_process(accelerator, lambda: held.enter_context(held_run_folder(config)))
-        trained = _train(config, accelerator, interruption, record, encoder, on_step)
-    if config.report and record.finished:
-        write_report(ReportConfig(config.output))
-    return trained
+        return _train(config, accelerator, interruption, record, encoder, on_step)
 
 
 def _train(
