@@ -20,6 +20,7 @@ from lisa_video.training.setup import check_training
 from lisa_video.training.state import TrainState
 from tests.caching.conftest import cache_config
 from tests.tiny_wan import tiny_wan_checkpoint
+from tests.training.runs import untimed_log
 
 EVERYTHING = AugmentationConfig(
     flip=0.5, crop_scale=(0.6, 1.0), crop_shift=1.0, joint_dropout=0.2, frame_dropout=0.1
