@@ -106,15 +106,16 @@ class TapDecoders(nn.ModuleDict):
         size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:
         """The prediction (B, C_latent, F, H, W) of each tap; arguments as `LisaDecoder.forward`."""
-        return {
-            tap: decoder(features[tap], timesteps, num_frames, size)
-            for tap, decoder in self.items()
-        }
+        predictions = {}
+        for tap, decoder in self.items():
+            predictions[tap] = decoder(features[tap], timesteps, num_frames, size)
+        return predictions
 
     def save_pretrained(self, folder: Path) -> None:
         """Save as diffusers saves a model, each in its folder of `decoder_folders`."""
         folders = decoder_folders(folder, list(self))
         for tap, decoder in self.items():
+            assert isinstance(decoder, LisaDecoder)
             decoder.save_pretrained(folders[tap])
 
 

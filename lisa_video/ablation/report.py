@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from lisa_video.comparison.report import draw_curve
@@ -43,7 +44,7 @@ def draw_curves(ablation: Ablation, path: Path) -> None:
         for axes, label in zip(row, ("optimizer step", "seconds of training steps"), strict=True):
             for index, arm in enumerate(ablation.arms):
                 at = arm.seconds if label.startswith("seconds") else None
-                draw_curve(axes, arm.curves[name], colours(index), arm.name, lw=1.4, at=at)
+                draw_curve(axes, arm.curves[name], to_hex(colours(index)), arm.name, lw=1.4, at=at)
             axes.set_title(title, fontsize=11)
             axes.set_xlabel(label)
             axes.grid(alpha=0.25)

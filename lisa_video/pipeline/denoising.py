@@ -24,13 +24,12 @@ class Denoising:
         self.latents = request.latents
 
     @property
-    def tensors(self) -> dict[str, Tensor | None]:
-        """What a callback may see and replace."""
-        return {
-            "latents": self.latents,
-            "prompt_embeds": self._text.prompt,
-            "negative_prompt_embeds": self._text.negative,
-        }
+    def tensors(self) -> dict[str, Tensor]:
+        """What a callback may see and replace; no negative prompt without guidance."""
+        tensors = {"latents": self.latents, "prompt_embeds": self._text.prompt}
+        if self._text.negative is not None:
+            tensors["negative_prompt_embeds"] = self._text.negative
+        return tensors
 
     def replace(self, changed: Mapping[str, Tensor]) -> None:
         """Take over what a callback gave back."""
@@ -63,8 +62,9 @@ class Denoising:
         first = window.start * backbone.frames_per_latent
         later = (len(window) - 1) * backbone.frames_per_latent
         prompt, negative = self._text.window(range(first, first + later + 1))
-        halves = 2 if negative is not None and guidance_scale > 1 else 1
-        text = torch.cat([negative, prompt]) if halves == 2 else prompt
+        halves, text = 1, prompt
+        if negative is not None and guidance_scale > 1:
+            halves, text = 2, torch.cat([negative, prompt])
         noisy = noisy.to(backbone.dtype)
         timesteps = timestep.to(self._device).expand(len(noisy))
         residuals = None

@@ -28,14 +28,19 @@ from lisa_video.offloading import bring
 from lisa_video.pipeline.control import ControlScale
 from lisa_video.pipeline.denoising import Denoising
 from lisa_video.pipeline.outputs import OutputType, PoseToVideoOutput, as_bytes, collected
-from lisa_video.pipeline.request import Request, prepare
+from lisa_video.pipeline.request import (
+    Poses,
+    Request,
+    check_tensors,
+    frame_count,
+    listed,
+    prepare,
+)
 from lisa_video.pipeline.sampling import Generators
 from lisa_video.pipeline.text import Prompt
-from lisa_video.poses import PoseSequence
 from lisa_video.side_networks.base import SideNetwork
 from lisa_video.side_networks.group import SideNetworkGroup
 
-Poses = Tensor | PoseSequence
 StepCallback = Callable[["PoseToVideoPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
 SideNetworkSource = str | PathLike[str] | SideNetwork
 
@@ -115,9 +120,10 @@ class PoseToVideoPipeline(DiffusionPipeline):
             return super().from_pretrained(path, **options)
         backbone = load_backbone(kind, path, **options)
         several = isinstance(side_network, Sequence) and not isinstance(side_network, str)
+        sources = side_network if several else [side_network]
         networks = [
             each if isinstance(each, SideNetwork) else load_side_network(each)
-            for each in (side_network if several else [side_network])
+            for each in cast(Sequence[SideNetworkSource], sources)
         ]
         for network in networks:
             cast_weights(network, backbone.dtype)
@@ -215,7 +221,7 @@ class PoseToVideoPipeline(DiffusionPipeline):
             [*self.side_network] if self._is_group else [self.side_network],
             self._execution_device,
             prompt=prompt,
-            poses=_listed(pose_frames, self._is_group),
+            poses=listed(pose_frames, self._is_group),
             size=None if width is None or height is None else (width, height),
             negative_prompt=negative_prompt,
             embeds=(prompt_embeds, negative_prompt_embeds),
@@ -230,7 +236,7 @@ class PoseToVideoPipeline(DiffusionPipeline):
             output_type=output_type,
         )
         tensors = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
-        _check_tensors(tensors, self._callback_tensor_inputs)
+        check_tensors(tensors, self._callback_tensor_inputs)
         latents = self._denoised(request, guidance_scale, callback_on_step_end, tensors)
         try:
             if output_type == "latent":
@@ -249,7 +255,7 @@ class PoseToVideoPipeline(DiffusionPipeline):
 
         Arguments and errors as in a call of the pipeline, which makes all latents first.
         """
-        frames = _frame_count(_listed(pose_frames, self._is_group)[0])
+        frames = frame_count(listed(pose_frames, self._is_group)[0])
         latents = self(prompt, pose_frames, **options, output_type="latent").frames
         if len(latents) != 1:
             raise UserError(f"stream: makes one clip, and {len(latents)} are asked for")
@@ -281,7 +287,8 @@ class PoseToVideoPipeline(DiffusionPipeline):
                 continue
             denoising.step(index, self._guidance_scale)
             if callback is not None:
-                given = {name: denoising.tensors[name] for name in tensors}
+                present = denoising.tensors
+                given = {name: present[name] for name in tensors if name in present}
                 denoising.replace(callback(self, index, timestep, given))
         for hook in getattr(self, "_all_hooks", ()):
             hook.offload()
@@ -290,26 +297,3 @@ class PoseToVideoPipeline(DiffusionPipeline):
     @property
     def _is_group(self) -> bool:
         return isinstance(self.side_network, SideNetworkGroup)
-
-
-def _listed(poses: Poses | Sequence[Poses] | None, group: bool) -> list[Poses]:
-    """The poses of each side network."""
-    if poses is None:
-        raise UserError("pose_frames: give drawn poses or a pose sequence")
-    if isinstance(poses, (Tensor, PoseSequence)):
-        return [poses]
-    if not group:
-        raise UserError("pose_frames: a list of poses needs as many side networks")
-    return list(poses)
-
-
-def _frame_count(poses: Poses) -> int:
-    return poses.shape[1] if isinstance(poses, Tensor) else len(poses)
-
-
-def _check_tensors(asked: Sequence[str], known: Sequence[str]) -> None:
-    unknown = [name for name in asked if name not in known]
-    if unknown:
-        raise UserError(
-            f"callback_on_step_end_tensor_inputs: no '{unknown[0]}', there are {', '.join(known)}"
-        )

@@ -27,6 +27,8 @@ from lisa_video.pipeline.text import Prompt, TextStates, clips_asked_for, encode
 from lisa_video.poses import PoseSequence
 from lisa_video.side_networks.base import SideNetwork
 
+Poses = Tensor | PoseSequence
+
 
 @dataclass(frozen=True)
 class Request:
@@ -146,6 +148,31 @@ def window_plan(backbone: VideoBackbone, frames: int, window: WindowSettings | N
             f"{window.overlap} takes {overlap} of them; take longer windows or a smaller overlap"
         )
     return WindowPlan(latent_frames, length, overlap, lead)
+
+
+def listed(poses: Poses | Sequence[Poses] | None, group: bool) -> list[Poses]:
+    """The poses of each side network; UserError where there are none, or a list for one network."""
+    if poses is None:
+        raise UserError("pose_frames: give drawn poses or a pose sequence")
+    if isinstance(poses, (Tensor, PoseSequence)):
+        return [poses]
+    if not group:
+        raise UserError("pose_frames: a list of poses needs as many side networks")
+    return list(poses)
+
+
+def frame_count(poses: Poses) -> int:
+    """F."""
+    return poses.shape[1] if isinstance(poses, Tensor) else len(poses)
+
+
+def check_tensors(asked: Sequence[str], known: Sequence[str]) -> None:
+    """Raise UserError where a callback wants what there is not."""
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise UserError(
+            f"callback_on_step_end_tensor_inputs: no '{unknown[0]}', there are {', '.join(known)}"
+        )
 
 
 def _check_poses(backbone: VideoBackbone, drawn: Sequence[PoseFrames], networks: int) -> None:

@@ -8,7 +8,7 @@ Source: Wang et al., "LISA", arXiv:2606.27192.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from einops import reduce
@@ -179,9 +179,13 @@ def _main_loss(prediction: Tensor, noised: NoisedLatents) -> Tensor:
 
 
 def _some(noised: NoisedLatents, clips: Tensor) -> NoisedLatents:
-    values = {field.name: getattr(noised, field.name) for field in fields(noised)}
+    main, alignment = noised.main_weights, noised.alignment_weights
     return NoisedLatents(
-        **{name: None if value is None else value[clips] for name, value in values.items()}
+        noisy=noised.noisy[clips],
+        target=noised.target[clips],
+        timesteps=noised.timesteps[clips],
+        main_weights=None if main is None else main[clips],
+        alignment_weights=None if alignment is None else alignment[clips],
     )
 
 

@@ -150,7 +150,11 @@ def new_networks(config: TrainConfig, backbone: VideoBackbone) -> Networks:
         side = load_trainable(settings.init_from, backbone, _taps(config))
         _check_condition(config, side)
     else:
-        special = {"hidden_size": settings.hidden_size, "controlnet": settings.controlnet}
+        special = {
+            "hidden_size": settings.hidden_size,
+            "controlnet": settings.controlnet,
+            "motion_modules": None if settings.motion_modules else False,
+        }
         side = backbone.new_side_network(
             injection=settings.injection,
             taps=_taps(config),
