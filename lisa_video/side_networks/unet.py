@@ -70,12 +70,9 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
         self.conv_in, self.time_proj = unet.conv_in, unet.time_proj
         self.time_embedding = unet.time_embedding
         self.down_blocks, self.mid_block = unet.down_blocks, unet.mid_block
-<<<<<<< HEAD
-        make_motion_checkpointable(self)
-=======
         if not motion_modules:
             _leave_out_motion((*self.down_blocks, self.mid_block))
->>>>>>> main
+        make_motion_checkpointable(self)
         self.pose_encoder = PoseEncoder(
             unet.conv_in.out_channels, pose_channels or pose_widths(pose_halvings), pose_init
         )

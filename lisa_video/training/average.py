@@ -7,6 +7,7 @@ import copy
 import torch
 
 from lisa_video.side_networks.base import SideNetwork
+from lisa_video.training.split_tensors import own_parts
 
 
 def frozen_copy(network: SideNetwork) -> SideNetwork:
@@ -22,4 +23,4 @@ def update_average(average: SideNetwork, network: SideNetwork, decay: float, ste
     (as in the averages of TensorFlow and diffusers).
     """
     decay = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
+    torch._foreach_lerp_(own_parts(average), own_parts(network), 1 - decay)

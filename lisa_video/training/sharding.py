@@ -9,80 +9,77 @@ Zhao et al., "PyTorch FSDP", arXiv:2304.11277.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from accelerate.utils import parse_flag_from_env
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.optim import Optimizer
 
 from lisa_video.backbones.base import VideoBackbone
+from lisa_video.errors import UserError
 from lisa_video.training.checkpoint import Networks, Weights
+from lisa_video.training.split_tensors import is_sharded, whole
+
+
+@dataclass(frozen=True)
+class ShardingSettings:
+    """What a config of accelerate says of FSDP."""
+
+    reshard_after_forward: bool
+    """Whether blocks are split again between forward and backward."""
+    offload: bool
+    """Whether each process keeps its part in main memory, where the optimizer then works."""
+
+
+def sharding_settings() -> ShardingSettings | None:
+    """Those that `accelerate launch` has set for this process; None where nothing is split.
+
+    Raises UserError for the first version of FSDP.
+    """
+    if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        return None
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise UserError("FSDP: only its second version trains here; set fsdp_version: 2")
+    return ShardingSettings(
+        reshard_after_forward=parse_flag_from_env("FSDP_RESHARD_AFTER_FORWARD", True),
+        offload=parse_flag_from_env("FSDP_OFFLOAD_PARAMS"),
+    )
 
 
 def shard_networks(accelerator: Accelerator, backbone: VideoBackbone, networks: Networks) -> None:
-    """Split the backbone's main network and all networks of the run, in place.
+    """Split the backbone's main network, the side network and its average, in place.
 
-    Their weights have to be the same in all processes. Encoders stay whole.
+    Their weights have to be the same in all processes. Encoders and decoder stay whole.
     """
-    plugin = accelerator.state.fsdp_plugin
+    settings = sharding_settings()
+    assert settings is not None
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    offload = isinstance(plugin.cpu_offload, CPUOffloadPolicy)
     backbone.fingerprint()  # while the weights are whole
-    for network in (backbone.main_network, *networks.named().values()):
+    for network in (backbone.main_network, networks.side_network, networks.average):
+        if network is None:
+            continue
         _shard(
             network,
             mesh=mesh,
-            reshard_after_forward=bool(plugin.reshard_after_forward),
-            offload_policy=CPUOffloadPolicy() if offload else OffloadPolicy(),
+            reshard_after_forward=settings.reshard_after_forward,
+            offload_policy=CPUOffloadPolicy() if settings.offload else OffloadPolicy(),
         )
 
 
 def whole_weights(networks: Networks) -> Weights | None:
-    """Weights of all networks, put together in main memory; None where no network is split.
-
-    All processes call this together; but for the main one, they get weights that are empty.
-    """
+    """Weights of side network and average, put together in main memory of the main process; None
+    where they are not split. All processes call this together."""
     if not is_sharded(networks.side_network):
         return None
     return {
-        name: {key: _whole(tensor) for key, tensor in network.state_dict().items()}
+        name: {key: whole(tensor) for key, tensor in network.state_dict().items()}
         for name, network in networks.named().items()
+        if is_sharded(network)
     }
-
-
-def whole_state(optimizer: Optimizer) -> dict[str, Any]:
-    """`state_dict` of an optimizer, with whole tensors; all processes call this together."""
-    state = optimizer.state_dict()
-    whole = {
-        index: {name: _whole(value) for name, value in values.items()}
-        for index, values in state["state"].items()
-    }
-    return {**state, "state": whole}
-
-
-def load_whole_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Let an optimizer take a `state_dict` of whole tensors, split as its parameters are."""
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    split = {
-        index: {name: _split_like(value, parameters[index]) for name, value in values.items()}
-        for index, values in state["state"].items()
-    }
-    optimizer.load_state_dict({**state, "state": split})
-
-
-def is_sharded(network: nn.Module) -> bool:
-    """Whether the processes share this network's weights."""
-    return isinstance(network, FSDPModule)
-
-
-def own_part(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _shard(network: nn.Module, **options: Any) -> None:
@@ -103,20 +100,3 @@ def _blocks(network: nn.Module) -> list[nn.Module]:
     ]
     blocks = [block for holder in holders for block in holder.children()]
     return [block for block in blocks if any(True for _ in block.parameters())]
-
-
-def _whole(value: Any) -> Any:
-    if not isinstance(value, DTensor):
-        return value
-    whole = value.full_tensor()
-    return whole.cpu() if torch.distributed.get_rank() == 0 else whole.new_empty(0)
-
-
-def _split_like(value: Any, parameter: Tensor) -> Any:
-    if not isinstance(parameter, DTensor) or not isinstance(value, Tensor):
-        return value
-    if value.shape != parameter.shape:
-        return value
-    return distribute_tensor(
-        value.to(parameter.device), parameter.device_mesh, parameter.placements
-    )
