@@ -83,7 +83,9 @@ class AnimateDiffBackbone(VideoBackbone):
         return cls(unet, vae, text_encoder, tokenizer, scheduler).to(dtype=dtype)
 
     def _check_parts(self) -> None:
-        unet, vae_channels = self.main_network, self.vae_config.latent_channels
+        # torch.compile stands in for the model that it compiles.
+        unet = getattr(self.main_network, "_orig_mod", self.main_network)
+        vae_channels = self.vae_config.latent_channels
         if not isinstance(unet, UNetMotionModel):
             raise UserError(f"unet is a {type(unet).__name__}, AnimateDiff needs a UNetMotionModel")
         if unet.config.addition_embed_type is not None:

@@ -57,6 +57,8 @@ class VideoBackbone(ABC):
     latent_layout: ClassVar[str] = "b c t h w"
     """Axes of latents, as an einops pattern, in diffusers' own pipeline of such checkpoints."""
 
+    text_tokens: int | None = None
+    """Length that prompts are padded to, where it can be chosen."""
     injection_points: Mapping[str, InjectionPoint]
     """Where residuals can be added, by name, in the order in which the main network runs."""
 

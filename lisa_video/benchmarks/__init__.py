@@ -19,6 +19,10 @@ from lisa_video.benchmarks.config import (
     ParametersBenchmarkConfig,
     StepBenchmarkConfig,
 )
+from lisa_video.benchmarks.generation_config import (
+    GenerationBenchmarkConfig,
+    LongVideoBenchmarkConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -46,4 +50,6 @@ BENCHMARKS = {
     "loader": Benchmark(LoaderBenchmarkConfig, "lisa_video.benchmarks.loader"),
     "memory": Benchmark(MemoryBenchmarkConfig, "lisa_video.benchmarks.memory"),
     "manifest": Benchmark(ManifestBenchmarkConfig, "lisa_video.benchmarks.manifest"),
+    "generation": Benchmark(GenerationBenchmarkConfig, "lisa_video.benchmarks.generation"),
+    "long_video": Benchmark(LongVideoBenchmarkConfig, "lisa_video.benchmarks.long_video"),
 }

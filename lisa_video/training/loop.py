@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lisa_video.report_config import ReportConfig
 from lisa_video.training.acceleration import (
     build_accelerator,
     clip_gradients,
@@ -36,6 +37,7 @@ from lisa_video.training.objective import lisa_at
 from lisa_video.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
+from lisa_video.training.report import write_report
 from lisa_video.training.reporting import Reporter, probe_along
 from lisa_video.training.run_folder import claim_run_folder, held_run_folder, start_checkpoint
 from lisa_video.training.run_record import RunRecord
@@ -81,12 +83,15 @@ def train(
     accelerator = build_accelerator(config)
     with (
         ExitStack() as held,
+        RunRecord(config) as record,
         disk_full_named(config.output),
         Interruption(speaks=accelerator.is_main_process) as interruption,
     ):
         in_main_process(accelerator, lambda: held.enter_context(held_run_folder(config)))
-        with RunRecord(config) as record:
-            return _train(config, accelerator, interruption, record, encoder, on_step)
+        trained = _train(config, accelerator, interruption, record, encoder, on_step)
+    if config.report and record.finished:
+        write_report(ReportConfig(config.output))
+    return trained
 
 
 def _train(
@@ -126,7 +131,7 @@ def _train(
         print(*stream.bucket_lines(), sep="\n")
     probe = None if sources.probe is None else build_probe(config, encoder, sources.probe)
     origin = in_main_process(accelerator, partial(checked_provenance, config, checkpoint, sources))
-    validator = build_validator(config, backbone, sources, accelerator)
+    validator = build_validator(config, encoder, sources, accelerator)
 
     # Networks, and what makes them move.
     networks = start_networks(config, backbone, checkpoint)

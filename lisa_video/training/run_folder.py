@@ -45,6 +45,7 @@ from lisa_video.training.folders import sync_file
 
 CONFIG_FILE = "config.yaml"
 LOG_FILE = "log.jsonl"
+VIDEOS_FOLDER = "validation"
 # These may change when a run goes on: they alter neither its steps nor its log lines so far. Where
 # clips lie is free, since what they are is compared by itself.
 FREE_KEYS = {
@@ -63,6 +64,7 @@ FREE_KEYS = {
     "data.workers",
     "data.cache",
     "data.check_clips",
+    "report",
     "trackers",
     *(f"wandb.{field.name}" for field in fields(WandbConfig)),
     *(f"validation.{field.name}" for field in fields(ValidationConfig)),

@@ -39,7 +39,7 @@ from lisa_video.training.config.run import MORE_IS_BETTER
 from lisa_video.training.folders import mend_folders, remove_folder, replace_folder, sync_file
 from lisa_video.training.interruption import Interrupted, Interruption
 from lisa_video.training.provenance import Provenance
-from lisa_video.training.run_folder import LOG_FILE, read_log
+from lisa_video.training.run_folder import LOG_FILE, VIDEOS_FOLDER, read_log
 
 _LISTED_CLIPS = 8
 # A full disk, a user's share of it, and the largest file that is allowed.
@@ -234,7 +234,8 @@ def save_finished(output: Path, networks: Networks, weights: Weights | None = No
 
 def clear_leftovers(output: Path) -> None:
     """Clear up what killed processes of a run left of files and folders."""
-    mend_folders(output / FOLDER, "step_*")
+    for folder in (FOLDER, VIDEOS_FOLDER):
+        mend_folders(output / folder, "step_*")
     for name in ("side_network", "decoder"):
         mend_folders(output, name)
     for left in output.glob(".*.tmp"):

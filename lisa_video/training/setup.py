@@ -48,12 +48,12 @@ def check_training(config: TrainConfig) -> None:
     open_encoder(config, backbone)
     if not sources.encoded:
         backbone.load_encoders()
+    check_validation(config, backbone, sources)
+    check_trackers(config)
     checkpoint = start_checkpoint(config)
     if checkpoint is not None:
         verify_checkpoint(checkpoint, contents=False)
     checked_provenance(config, checkpoint, sources)
-    check_validation(config)
-    check_trackers(config)
     networks = start_networks(config, backbone, checkpoint)
     choose_attention(config, backbone, networks.side_network)
 
