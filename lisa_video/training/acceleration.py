@@ -59,11 +59,6 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
             "DeepSpeed keeps side network and decoder from training beside a frozen backbone; launch "
             "with configs/accelerate/fsdp2.yaml, which splits weights, gradients and optimizer too"
         )
-    if sharding_settings() is not None and config.optimizer.kind not in ("adamw", "adamw_fused"):
-        raise UserError(
-            f"optimizer.kind={config.optimizer.kind}: its state cannot be split by FSDP; take adamw "
-            "or adamw_fused"
-        )
     return accelerator
 
 
