@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,13 +114,3 @@ def check_distribution(config: TrainConfig, kind: DistributedType) -> None:
             f"lora: adapters train with every process holding all of them, not under {kind.value}; "
             "launch with plain data parallelism, or set lora.rank 0"
         )
-
-
-def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Mean over processes, as DDP has it, which wraps the trained networks but not the backbone."""
-    if not torch.distributed.is_initialized():
-        return
-    for parameter in parameters:
-        if parameter.grad is not None:
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= torch.distributed.get_world_size()

@@ -16,6 +16,7 @@ from lisa_video.name_patterns import matched, matches
 from lisa_video.training.checkpoint import Networks
 from lisa_video.training.config import OptimizerConfig, TrainConfig
 from lisa_video.training.config.optimizer import OptimizerKind
+from lisa_video.training.split_tensors import load_whole_state
 
 ParameterGroup = dict[str, Any]
 """A group as torch's optimizers take them: `params`, `weight_decay`, and its `lr_scale`."""
@@ -92,7 +93,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
         ]
         if any(_kinds(old) != _kinds(now) for old, now in zip(stored, groups, strict=True)):
             raise ValueError("it is of another kind")
-        optimizer.load_state_dict({"state": state["state"], "param_groups": merged})
+        load_whole_state(optimizer, {"state": state["state"], "param_groups": merged})
     except ValueError as error:
         raise UserError(
             "resume: the checkpoint's optimizer state does not fit optimizer.kind, or what these "
