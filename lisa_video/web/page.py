@@ -80,8 +80,16 @@ def build_page(config: WebConfig, folder: Path) -> gr.Blocks:
             with gr.Column(scale=3):
                 model, clip, outputs, start = _clip_column(config, first)
         private: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "models"}
-        shown.click(handlers.show_skeleton, driver, skeleton, **private)
-        start.click(handlers.generate, [*driver, model, *clip], outputs, **private)
+        shown.click(
+            handlers.show_skeleton, driver, skeleton, show_progress_on=skeleton[0], **private
+        )
+        start.click(
+            handlers.generate,
+            [*driver, model, *clip],
+            outputs,
+            show_progress_on=outputs[0],
+            **private,
+        )
         checkpoints, prompt, *_ = clip
         model.change(
             handlers.propose,
@@ -101,32 +109,41 @@ def _driver_column(config: WebConfig, model: str) -> tuple[list[Any], gr.Button,
     upload = gr.File(
         label=f"Driving video or pose file, up to {limits.upload_mb:g} MB and {limits.seconds:g} s",
         file_types=list(DRIVER_SUFFIXES),
-        height=110,
+        height=150,
         elem_id="upload",
     )
     sample = gr.Dropdown(
         [*samples, _NO_SAMPLE], value=[*samples, _NO_SAMPLE][0], label="or a sample"
     )
     with gr.Row():
-        framing = gr.Dropdown(list(_FRAMING), value=next(iter(_FRAMING)), label="Frame")
-        person = gr.Dropdown(list(_PERSON), value=next(iter(_PERSON)), label="Follow")
+        framing = gr.Dropdown(
+            list(_FRAMING), value=next(iter(_FRAMING)), label="Frame", min_width=120
+        )
+        person = gr.Dropdown(
+            list(_PERSON), value=next(iter(_PERSON)), label="Follow", min_width=120
+        )
         detector = gr.Dropdown(
-            list(config.detectors), value=config.detectors[0], label="Pose detector for videos"
+            list(config.detectors),
+            value=config.detectors[0],
+            label="Pose detector",
+            min_width=120,
         )
     with gr.Row():
-        start = gr.Number(0, label="First frame", precision=0, minimum=0)
+        start = gr.Number(0, label="First frame", precision=0, minimum=0, min_width=100)
         frames = gr.Number(
             config.models[model].frames,
             label="Frames",
             precision=0,
             minimum=1,
             maximum=limits.frames,
+            min_width=100,
             elem_id="frames",
         )
-        fps = gr.Number(0, label="Per second (0: as the driver)", minimum=0, maximum=120)
+        fps = gr.Number(0, label="Per second (0: all)", minimum=0, maximum=120, min_width=100)
     button = gr.Button("Show the skeleton", elem_id="show")
     skeleton = gr.Video(
         label="Driver and skeleton",
+        show_label=False,
         interactive=False,
         autoplay=True,
         loop=True,
@@ -166,7 +183,13 @@ def _clip_column(config: WebConfig, first: str) -> tuple[gr.Dropdown, list[Any],
         )
     button = gr.Button("Generate", variant="primary", elem_id="generate")
     result = gr.Video(
-        label="Result", interactive=False, autoplay=True, loop=True, elem_id="result", buttons=[]
+        label="Result",
+        show_label=False,
+        interactive=False,
+        autoplay=True,
+        loop=True,
+        elem_id="result",
+        buttons=[],
     )
     told = gr.Textbox(label="What was done", interactive=False, lines=2, elem_id="told")
     with gr.Row():
@@ -234,7 +257,7 @@ class _Handlers:
         except UserError:
             paths = []
         line = plain_line(error, *paths)
-        return gr.Error(line, duration=None, title="Not possible", print_exception=False)
+        return gr.Error(line, duration=None, print_exception=False)
 
 
 def _driver_choice(
