@@ -27,8 +27,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 
 import gradio as gr
 
-_PERSON = {"the only one": "only", "the most prominent": 0, "the second": 1, "everybody": "all"}
-_FRAMING = {"the whole picture": "fit", "the people in it": "people", "stretched": "stretch"}
+_PERSON = {"the only one": "only", "the main person": 0, "the second": 1, "everybody": "all"}
+_FRAMING = {"the whole picture": "fit", "the people": "people", "stretched": "stretch"}
 _NO_SAMPLE = "none"
 _FONTS = ["system-ui", "sans-serif"]  # Gradio's own choice is fetched from the network
 _CSS = ".gradio-container {max-width: 1280px !important; margin: auto} footer {display: none}"
@@ -116,30 +116,23 @@ def _driver_column(config: WebConfig, model: str) -> tuple[list[Any], gr.Button,
         [*samples, _NO_SAMPLE], value=[*samples, _NO_SAMPLE][0], label="or a sample"
     )
     with gr.Row():
-        framing = gr.Dropdown(
-            list(_FRAMING), value=next(iter(_FRAMING)), label="Frame", min_width=120
-        )
-        person = gr.Dropdown(
-            list(_PERSON), value=next(iter(_PERSON)), label="Follow", min_width=120
-        )
-        detector = gr.Dropdown(
-            list(config.detectors),
-            value=config.detectors[0],
-            label="Pose detector",
-            min_width=120,
-        )
+        framing = gr.Dropdown(list(_FRAMING), value=next(iter(_FRAMING)), label="Frame")
+        person = gr.Dropdown(list(_PERSON), value=next(iter(_PERSON)), label="Follow")
     with gr.Row():
-        start = gr.Number(0, label="First frame", precision=0, minimum=0, min_width=100)
+        detector = gr.Dropdown(
+            list(config.detectors), value=config.detectors[0], label="Pose detector"
+        )
+        fps = gr.Number(0, label="Per second (0: all)", minimum=0, maximum=120)
+    with gr.Row():
+        start = gr.Number(0, label="First frame", precision=0, minimum=0)
         frames = gr.Number(
             config.models[model].frames,
             label="Frames",
             precision=0,
             minimum=1,
             maximum=limits.frames,
-            min_width=100,
             elem_id="frames",
         )
-        fps = gr.Number(0, label="Per second (0: all)", minimum=0, maximum=120, min_width=100)
     button = gr.Button("Show the skeleton", elem_id="show")
     skeleton = gr.Video(
         label="Driver and skeleton",
@@ -168,14 +161,12 @@ def _clip_column(config: WebConfig, first: str) -> tuple[gr.Dropdown, list[Any],
         steps = gr.Slider(
             1, config.limits.steps, proposed.steps, step=1, label="Steps", elem_id="steps"
         )
-        scale = gr.Slider(0, 2, 1, step=0.05, label="Control scale")
+        scale = gr.Slider(0, 2, 1, step=0.05, label="Control")
     with gr.Accordion("More", open=False):
         negative = gr.Textbox("", label="Negative prompt", max_length=2000)
         with gr.Row():
             guidance = gr.Slider(1, 15, proposed.guidance_scale, step=0.5, label="Guidance")
-            window = gr.Number(
-                0, label="Frames of a window (0: all at once)", precision=0, minimum=0
-            )
+            window = gr.Number(0, label="Window (0: all at once)", precision=0, minimum=0)
         score = gr.Checkbox(
             False,
             label="Draw the joints that are found, and PCK@0.1",
