@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import (
+    AutoencoderKLWan,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     SchedulerMixin,
@@ -93,6 +94,37 @@ def test_shared_blocks_equal_two_diffusers_forwards(
         assert (controlled - prior).abs().max() > 1e-3
         assert torch.equal(backbone.predict(*inputs[:3], residuals), controlled)
         assert torch.equal(backbone.predict(*inputs[:3]), prior)
+
+
+@pytest.mark.parametrize("clips", [[0], [2, 0], [0, 1, 2]], ids=str)
+@pytest.mark.parametrize("injection", [{"even": 2}, [0], [5]], ids=str)
+def test_prior_of_some_clips_equals_their_own_forward(
+    backbone: WanBackbone, clips: list[int], injection: Injection
+) -> None:
+    inputs = wan_inputs(batch=3)
+    residuals = side_residuals(backbone, inputs, injection=injection)
+    first = int(next(iter(residuals.points)).removeprefix("block_"))
+    rows: list[tuple[int, int]] = []
+    hooks = [
+        block.register_forward_hook(
+            lambda _block, _args, output, index=index: rows.append(
+                (index, len(output[0]) if isinstance(output, tuple) else len(output))
+            )
+        )
+        for index, block in enumerate(backbone.blocks)
+    ]
+    chosen = torch.tensor(clips)
+    controlled, prior = backbone.predict_with_prior(*inputs[:3], residuals, chosen)
+    for hook in hooks:
+        hook.remove()
+    # What is shared sees all clips once, the rest of the prior only those asked for.
+    later = range(first + 1, BLOCKS)
+    shared = [(index, 3) for index in range(first + 1)]
+    assert rows == shared + [(i, len(clips)) for i in later] + [(i, 3) for i in later]
+    assert not prior.requires_grad
+    alone = diffusers_forward(backbone, tuple(each[chosen] for each in inputs), None)
+    torch.testing.assert_close(prior, alone, rtol=1e-5, atol=1e-6)
+    assert torch.equal(controlled, diffusers_forward(backbone, inputs, residuals))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -283,6 +315,25 @@ def test_text_is_the_pipelines_with_zeros_after_its_end(backbone: WanBackbone) -
     assert not text.requires_grad
 
 
+@pytest.mark.parametrize("residual", [False, True], ids=["2.1", "2.2"])
+def test_chunks_are_what_the_vae_decodes_at_once(residual: bool) -> None:
+    torch.manual_seed(0)
+    backbone = tiny_wan()
+    if residual:
+        patched = {"patch_size": 2, "in_channels": 12, "out_channels": 12, "is_residual": True}
+        config = dict(backbone.vae.config) | patched | {"dim_mult": [1, 2, 2]}
+        backbone.vae = AutoencoderKLWan(**config).eval()
+    latents = torch.randn(2, LATENT_CHANNELS, 4, 6, 4)
+    with torch.no_grad():
+        expected = backbone.vae.decode(backbone._unscaled(latents)).sample
+        chunks = list(backbone.decode_chunks(latents))
+    assert [chunk.shape[1] for chunk in chunks] == [1, 4, 4, 4]
+    assert torch.equal(torch.cat(chunks, 1), expected.transpose(1, 2))
+    backbone.vae.enable_slicing()
+    (sliced,) = backbone.decode_chunks(latents)
+    torch.testing.assert_close(sliced, torch.cat(chunks, 1))
+
+
 # Generation.
 
 
@@ -315,7 +366,6 @@ def test_without_control_it_generates_what_the_wan_pipeline_does(
         control_scale=0.0,
         generator=torch.Generator().manual_seed(3),
     ).frames
-    # Its default of 512 text tokens is checked by test_default_text_length.
     theirs = plain(
         "man",
         negative_prompt="b",
@@ -324,7 +374,7 @@ def test_without_control_it_generates_what_the_wan_pipeline_does(
         num_frames=9,
         num_inference_steps=4,
         guidance_scale=2.5,
-        max_sequence_length=512,
+        max_sequence_length=TOKENS,
         generator=torch.Generator().manual_seed(3),
     ).frames
     assert ours.shape == theirs.shape == (1, 9, 32, 48, 3)
