@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from lisa_video.attention_config import AttentionChoice
+from lisa_video.driver_config import Person, RetargetConfig
 from lisa_video.errors import UserError
+from lisa_video.extraction_config import SmoothingConfig
+from lisa_video.long_video.settings import PromptFrom, PromptTravel, WindowSettings
 from lisa_video.training.config import BackboneConfig
 
 
@@ -23,21 +26,33 @@ class DrivingConfig:
     """Pose detector for the video; an unknown name lists the known ones."""
     start: int = 0
     """First frame, counted from 0."""
-    frames: int = 16
-    """Frames to generate; 1 + 4k for Wan and CogVideoX."""
+    frames: int | Literal["all"] = 16
+    """Frames to generate; without a window 1 + 4k for Wan, 1 + 8k for CogVideoX. all: as long as the
+    source lasts."""
     fps: float | None = None
     """Frames per second of the result, for which source frames are skipped or repeated; null takes
     every source frame at the source's rate."""
     framing: Literal["people", "fit", "stretch"] = "fit"
     """fit: the whole source picture; people: a window around the people in it; both keep
     proportions, stretch does not."""
+    person: Person = "only"
+    """Whom to follow: only expects one person beside passers-by, all takes everybody, and a number
+    one of them, 0 the most prominent (size x confidence x duration)."""
+    smoothing: SmoothingConfig = field(
+        default_factory=lambda: SmoothingConfig(min_cutoff=0, max_gap=0)
+    )
+    """Keypoints over time; as they are unless min_cutoff or max_gap is above 0."""
+    retarget: RetargetConfig = field(default_factory=RetargetConfig)
+    """Limbs, size and place of another person."""
 
     def __post_init__(self) -> None:
         if (self.poses is None) == (self.video is None):
             raise UserError("driving: give either driving.poses or driving.video")
         if self.start < 0:
             raise UserError(f"driving.start={self.start}: frames are counted from 0")
-        if self.frames < 1:
+        if isinstance(self.person, int) and self.person < 0:
+            raise UserError(f"driving.person={self.person}: people are counted from 0")
+        if self.frames != "all" and self.frames < 1:
             raise UserError(f"driving.frames={self.frames}: must be at least 1")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise UserError(f"driving.fps={self.fps}: must lie between 0 and 1000")
@@ -55,6 +70,8 @@ class SamplingConfig:
     """What guidance steers away from."""
     seed: int = 0
     """Seed of the noise."""
+    scheduler: str | None = None
+    """Name of a diffusers scheduler, such as UniPCMultistepScheduler; null: the checkpoint's."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -67,12 +84,16 @@ class SamplingConfig:
 class ControlConfig:
     """How strongly, and when, the poses control."""
 
-    scale: float = 1.0
-    """Factor of what the side network adds; 0 is the backbone alone."""
+    scale: float | list[float] = 1.0
+    """Factor of what the side network adds; 0 is the backbone alone. A list has one for each
+    frame."""
     start: float = 0.0
     """Share of the steps after which control begins."""
     end: float = 1.0
     """Share of the steps after which control ends."""
+    share: bool = False
+    """Run the side network on the prompt alone, for both halves of guidance: half its cost, and
+    slightly another result."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= self.end <= 1:
@@ -93,7 +114,14 @@ class GenerateConfig:
     prompt: str
     """What the video shows."""
     output: Path
-    """The video (.mp4); must not exist. Its settings are kept beside it (.yaml)."""
+    """The video (.mp4); must not exist. Its settings are kept beside it (.yaml), and where the
+    driver is retargeted what was done with each frame (.driver.json)."""
+    later_prompts: list[PromptFrom] = field(default_factory=list)
+    """Prompts that take over from `prompt` at later frames, in their order."""
+    prompt_blend: int = 8
+    """Frames over which one prompt becomes the next."""
+    window: WindowSettings | None = None
+    """Windows for a video longer than the backbone takes at once; null makes all frames at once."""
     poses_output: Path | None = None
     """Pose file for the poses as the video was asked to follow them, as evaluate.py wants them."""
     size: tuple[int, int] | None = None
@@ -107,9 +135,23 @@ class GenerateConfig:
     """Arithmetic of the networks."""
     attention: AttentionChoice = "auto"
     """Attention kernel of backbone and side network, as in training; sage serves here, too."""
+    offload: Literal["none", "model", "sequential"] = "none"
+    """What waits on the CPU until it is needed, on CUDA: whole models, or layer by layer, which is
+    slow and takes least memory."""
+    vae_tiling: bool = False
+    """Decode large frames tile by tile."""
 
     def __post_init__(self) -> None:
         if not self.prompt:
             raise UserError("prompt is empty: say what the video shows")
         if self.output.suffix != ".mp4":
             raise UserError(f"output={self.output}: the name of a video has to end in .mp4")
+        if self.offload != "none" and self.device == "cpu":
+            raise UserError(f"offload={self.offload}: is for CUDA, and device is cpu")
+        if self.later_prompts:
+            self.travel()
+
+    def travel(self) -> PromptTravel:
+        """All prompts, by the frames at which they start."""
+        first = PromptFrom(0, self.prompt)
+        return PromptTravel((first, *self.later_prompts), self.prompt_blend)

@@ -45,9 +45,27 @@ class SideResiduals:
     points: Mapping[str, Tensor]
     """Name -> (B*F, C, h, w), frames of a clip adjacent, or tokens (B, N, C)."""
 
-    def scaled(self, scale: float) -> SideResiduals:
-        """All residuals times the control scale."""
-        return SideResiduals({name: scale * value for name, value in self.points.items()})
+    def scaled(self, scale: float | Tensor) -> SideResiduals:
+        """All residuals times the control scale, or times that of each latent frame (T,)."""
+        return SideResiduals(
+            {name: _by_frame(scale, value) * value for name, value in self.points.items()}
+        )
+
+    def plus(self, other: SideResiduals) -> SideResiduals:
+        """The sum of both; a point that one of them lacks is the other's."""
+        points = dict(self.points)
+        for name, value in other.points.items():
+            points[name] = points[name] + value if name in points else value
+        return SideResiduals(points)
+
+    def repeated(self, times: int) -> SideResiduals:
+        """For so many runs of the same clips, one after the other."""
+        return SideResiduals(
+            {
+                name: value.repeat(times, *[1] * (value.ndim - 1))
+                for name, value in self.points.items()
+            }
+        )
 
     def to(self, dtype: torch.dtype) -> SideResiduals:
         """Residuals in the dtype of the activations that they are added to."""
@@ -57,6 +75,16 @@ class SideResiduals:
 def clip_rows(values: Tensor, clips: Tensor, batch: int) -> Tensor:
     """The rows of `clips`, long (P,), of an activation: (B*F, ...) -> (P*F, ...), (B, ...) -> (P, ...)."""
     return values.unflatten(0, (batch, -1))[clips].flatten(0, 1)
+
+
+def _by_frame(scale: float | Tensor, residual: Tensor) -> float | Tensor:
+    """The scales (T,) of latent frames as factors of a residual, frames of a clip adjacent."""
+    if not isinstance(scale, Tensor):
+        return scale
+    scale = scale.to(residual)
+    if residual.ndim == 4:
+        return scale.repeat(len(residual) // len(scale))[:, None, None, None]
+    return scale.repeat_interleave(residual.shape[1] // len(scale))[:, None]
 
 
 def unet_points(unet_config: Mapping[str, Any]) -> dict[str, InjectionPoint]:

@@ -15,7 +15,7 @@ from lisa_video.ablation.config import AblateConfig, arm_config
 from lisa_video.comparison.analysis import CurvePoint, first_reaching
 from lisa_video.comparison.arms import METRICS, ArmCurves, run_arm
 from lisa_video.comparison.run import curves_to_json, mean_curves
-from lisa_video.comparison.scoring import HeldOutClips
+from lisa_video.comparison.scoring import held_out_clips
 from lisa_video.evaluation import PoseScores
 from lisa_video.reports import json_number, package_versions, replace_text
 from lisa_video.training.encoding import ClipEncoder
@@ -109,7 +109,7 @@ def check_ablation(config: AblateConfig) -> None:
     """Raise UserError for what can be wrong before the first arm; write nothing."""
     for name in config.arms:
         check_training(arm_config(config, name, config.seeds[0]))
-    HeldOutClips.from_config(config)
+    held_out_clips(config)
 
 
 def ablate(config: AblateConfig) -> Ablation:
@@ -119,7 +119,7 @@ def ablate(config: AblateConfig) -> Ablation:
     training = config.training
     backbone = open_backbone(training.backbone, DTYPES[training.mixed_precision])
     encoder = ClipEncoder(backbone, cache=training.data.cache_encodings)
-    held_out = HeldOutClips.from_config(config)
+    held_out = held_out_clips(config)
     arms: dict[str, list[ArmCurves]] = {name: [] for name in config.arms}
     # Seeds outermost: an unfinished ablation has every arm for its first seeds.
     runs = [(name, seed) for seed in config.seeds for name in arms]

@@ -5,7 +5,7 @@ Shapes: B batch, F frames, C latent channels, H W pixels, h w latent cells, L to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -16,15 +16,17 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from lisa_video.backbones.base import VideoBackbone
+from lisa_video.checkpointing import make_motion_checkpointable
+from lisa_video.encoders import load_components
 from lisa_video.errors import UserError
 from lisa_video.injection import MID, InjectionPoint, SideResiduals, clip_rows, unet_points
 from lisa_video.loading import (
     ComponentTable,
     first_line,
     libraries_silent,
-    load_components,
     load_pretrained,
 )
+from lisa_video.offloading import execution_device
 from lisa_video.predictions import PredictionType
 from lisa_video.side_networks.base import SideNetwork, SideOutput
 from lisa_video.side_networks.unet import UNetSideNetwork
@@ -61,6 +63,7 @@ class AnimateDiffBackbone(VideoBackbone):
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
         local_files_only: bool = False,
+        encoders_later: bool = False,
     ) -> Self:
         """Load from a diffusers folder or hub name; weights are read from safetensors only.
 
@@ -70,7 +73,9 @@ class AnimateDiffBackbone(VideoBackbone):
         with "linear", Stable Diffusion with "scaled_linear". The others are those of the base.
         """
         hub = {"revision": revision, "local_files_only": local_files_only}
-        unet, vae, text_encoder, tokenizer, scheduler = load_components(path, cls.components, hub)
+        unet, vae, text_encoder, tokenizer, scheduler = load_components(
+            path, cls.components, hub, encoders_later=encoders_later
+        )
         if isinstance(unet, UNet2DConditionModel):
             unet = _with_motion(path, unet, motion_adapter, local_files_only)
         if beta_schedule is not None:
@@ -78,17 +83,19 @@ class AnimateDiffBackbone(VideoBackbone):
         return cls(unet, vae, text_encoder, tokenizer, scheduler).to(dtype=dtype)
 
     def _check_parts(self) -> None:
-        unet, vae = self.main_network, self.vae
+        # torch.compile stands in for the model that it compiles.
+        unet = getattr(self.main_network, "_orig_mod", self.main_network)
+        vae_channels = self.vae_config.latent_channels
         if not isinstance(unet, UNetMotionModel):
             raise UserError(f"unet is a {type(unet).__name__}, AnimateDiff needs a UNetMotionModel")
         if unet.config.addition_embed_type is not None:
             raise UserError(
                 "this UNet wants added embeddings (SDXL): only Stable Diffusion 1.x fits"
             )
-        if unet.config.in_channels != vae.config.latent_channels:
+        if unet.config.in_channels != vae_channels:
             raise UserError(
                 f"the UNet takes {unet.config.in_channels} channels and the VAE makes "
-                f"{vae.config.latent_channels}: they are not of one checkpoint, or of another method"
+                f"{vae_channels}: they are not of one checkpoint, or of another method"
             )
 
     def _all_points(self) -> Mapping[str, InjectionPoint]:
@@ -102,7 +109,7 @@ class AnimateDiffBackbone(VideoBackbone):
 
     @property
     def vae_scale_factor(self) -> int:
-        return 1 << len(self.vae.config.block_out_channels) - 1
+        return 1 << len(self.vae_config.block_out_channels) - 1
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -124,17 +131,21 @@ class AnimateDiffBackbone(VideoBackbone):
         latents = torch.cat(
             [each.mode() if generator is None else each.sample(generator) for each in posteriors]
         )
-        latents = latents * self.vae.config.scaling_factor
+        latents = latents * self.vae_config.scaling_factor
         return rearrange(latents, "(b f) c h w -> b c f h w", f=pixels.shape[1])
 
     @torch.no_grad()
-    def decode_video(self, latents: Tensor) -> Tensor:
-        images = rearrange(latents, "b c f h w -> (b f) c h w").to(self.vae.dtype)
-        images = images / self.vae.config.scaling_factor
-        pixels = torch.cat(
-            [self.vae.decode(some).sample.float() for some in images.split(FRAMES_AT_ONCE)]
-        )
-        return rearrange(pixels, "(b f) c h w -> b f c h w", f=latents.shape[2]).clamp(-1, 1)
+    def decode_chunks(self, latents: Tensor) -> Iterator[Tensor]:
+        frames_at_once = max(1, FRAMES_AT_ONCE // len(latents))
+        device = execution_device(self.vae)
+        for some in latents.split(frames_at_once, dim=2):
+            images = rearrange(some, "b c f h w -> (b f) c h w").to(device, self.vae.dtype)
+            pixels = self.vae.decode(images / self.vae_config.scaling_factor).sample.float()
+            yield rearrange(pixels, "(b f) c h w -> b f c h w", f=some.shape[2]).clamp(-1, 1)
+
+    @property
+    def text_length(self) -> int:
+        return int(self.tokenizer.model_max_length)
 
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
@@ -145,7 +156,7 @@ class AnimateDiffBackbone(VideoBackbone):
             truncation=True,
             return_tensors="pt",
         )
-        device = self.text_encoder.device
+        device = execution_device(self.text_encoder)
         uses_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(device) if uses_mask else None
         states = self.text_encoder(tokens.input_ids.to(device), attention_mask=mask)
@@ -225,6 +236,10 @@ class AnimateDiffBackbone(VideoBackbone):
         output: SideOutput = side_network(noisy, timesteps, text.to(noisy.dtype), pose_frames)
         return output
 
+    def enable_gradient_checkpointing(self) -> None:
+        make_motion_checkpointable(self.main_network)
+        super().enable_gradient_checkpointing()
+
     def _rerun_up_blocks(self, calls: list[dict[str, Any]], residuals: SideResiduals) -> Tensor:
         """The UNet after its middle block, on recorded arguments plus residuals: (B*F, C, h, w)."""
         unet = self.main_network
@@ -246,7 +261,8 @@ class AnimateDiffBackbone(VideoBackbone):
             return {}
         points = residuals.points
         assert points.keys() <= self.injection_points.keys(), points.keys()
-        zero = torch.zeros((), device=self.device, dtype=self.dtype)
+        # On the residuals' device: the UNet's own weights may be offloaded.
+        zero = next(iter(points.values())).new_zeros(())
         return {
             "down_block_additional_residuals": tuple(
                 points.get(name, zero) for name in self.injection_points if name != MID

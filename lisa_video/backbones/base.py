@@ -13,7 +13,7 @@ import hashlib
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -25,9 +25,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from lisa_video.backbones.noise import noise_path
+from lisa_video.encoders import FrozenEncoder, load_components
 from lisa_video.errors import UserError
 from lisa_video.injection import InjectionPoint, SideResiduals
-from lisa_video.loading import ComponentTable, cast, load_components
+from lisa_video.loading import ComponentTable, cast
 from lisa_video.predictions import PredictionType
 from lisa_video.side_networks.base import SideNetwork, SideOutput
 
@@ -53,19 +54,27 @@ class VideoBackbone(ABC):
     frames_per_latent: ClassVar[int] = 1
     """Video frames to a latent frame after the first: 1 + k * this many become 1 + k."""
 
+    latent_layout: ClassVar[str] = "b c t h w"
+    """Axes of latents, as an einops pattern, in diffusers' own pipeline of such checkpoints."""
+
+    text_tokens: int | None = None
+    """Length that prompts are padded to, where it can be chosen."""
     injection_points: Mapping[str, InjectionPoint]
     """Where residuals can be added, by name, in the order in which the main network runs."""
 
     def __init__(
         self,
         main_network: ModelMixin,
-        vae: ModelMixin,
-        text_encoder: PreTrainedModel,
+        vae: ModelMixin | FrozenEncoder,
+        text_encoder: PreTrainedModel | FrozenEncoder,
         tokenizer: PreTrainedTokenizerBase,
         scheduler: SchedulerMixin,
     ) -> None:
-        self.main_network, self.vae = main_network, vae
-        self.text_encoder, self.tokenizer, self.scheduler = text_encoder, tokenizer, scheduler
+        self.main_network, self.tokenizer, self.scheduler = main_network, tokenizer, scheduler
+        self.encoders = {
+            name: part if isinstance(part, FrozenEncoder) else FrozenEncoder.of(part)
+            for name, part in (("vae", vae), ("text_encoder", text_encoder))
+        }
         self._check_parts()
         self.noise = noise_path(scheduler)
         if self.noise.prediction_type not in self.prediction_types:
@@ -74,8 +83,7 @@ class VideoBackbone(ABC):
                 f"backbone of kind {self.kind} predicts {' or '.join(self.prediction_types)}"
             )
         self.injection_points = self._all_points()
-        for module in (main_network, vae, text_encoder):
-            module.eval().requires_grad_(False)
+        main_network.eval().requires_grad_(False)
         self._fingerprint: str | None = None
 
     @classmethod
@@ -86,15 +94,18 @@ class VideoBackbone(ABC):
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
         local_files_only: bool = False,
+        encoders_later: bool = False,
     ) -> Self:
         """Load from a diffusers folder or hub name; weights are read from safetensors only.
 
+        With `encoders_later`, VAE and text encoder are loaded when they are first asked for.
         `revision` is a branch, tag or commit of `path` on the hub, `local_files_only` never asks
         the hub. Raises UserError where there is nothing loadable, or a component is missing or of
         another class than this backbone's.
         """
         hub = {"revision": revision, "local_files_only": local_files_only}
-        return cls(*load_components(path, cls.components, hub)).to(dtype=dtype)
+        parts = load_components(path, cls.components, hub, encoders_later=encoders_later)
+        return cls(*parts).to(dtype=dtype)
 
     @abstractmethod
     def _check_parts(self) -> None:
@@ -116,6 +127,33 @@ class VideoBackbone(ABC):
                 f"side_network.{unknown[0]}: a backbone of kind {self.kind} takes no such setting"
             )
         return make(self, **settings)
+
+    # Its encoders.
+
+    @property
+    def vae(self) -> ModelMixin:
+        """The VAE, loaded by now; UserError where it cannot be."""
+        return self.encoders["vae"].model()
+
+    @property
+    def text_encoder(self) -> PreTrainedModel:
+        """The text encoder, loaded by now; UserError where it cannot be."""
+        return self.encoders["text_encoder"].model()
+
+    @property
+    def vae_config(self) -> Any:
+        """The VAE's configuration, which is known before it is loaded."""
+        return self.encoders["vae"].config
+
+    def load_encoders(self) -> None:
+        """Load what has not been loaded yet; UserError where it cannot be."""
+        for encoder in self.encoders.values():
+            encoder.model()
+
+    def park_encoders(self) -> None:
+        """Move VAE and text encoder to main memory until they are asked for again."""
+        for encoder in self.encoders.values():
+            encoder.park()
 
     # What it is.
 
@@ -173,9 +211,10 @@ class VideoBackbone(ABC):
         """Move and cast every part, and return self. The fingerprint stays that before the cast."""
         if dtype not in (None, self.dtype):
             self._fingerprint = self.fingerprint()
-        for module in (self.main_network, self.vae, self.text_encoder):
-            cast(module, dtype)
-            module.to(device=device)
+        cast(self.main_network, dtype)
+        self.main_network.to(device=device)
+        for encoder in self.encoders.values():
+            encoder.to(device, dtype)
         return self
 
     def fingerprint(self) -> str:
@@ -237,13 +276,34 @@ class VideoBackbone(ABC):
         The posterior is sampled with `generator`; without one its mode is taken.
         """
 
-    @abstractmethod
+    @torch.no_grad()
     def decode_video(self, latents: Tensor) -> Tensor:
         """Normalised latents (B, C, T, h, w) -> float32 pixels (B, F, 3, H, W) in [-1, 1]."""
+        return torch.cat(list(self.decode_chunks(latents)), dim=1)
+
+    @abstractmethod
+    def decode_chunks(self, latents: Tensor) -> Iterator[Tensor]:
+        """What `decode_video` makes, a few frames at a time and in their order: (B, f, 3, H, W).
+
+        Memory does not grow with T, other than with the tiles of a VAE that compresses time: such
+        a VAE decodes the whole video tile by tile.
+        """
 
     @abstractmethod
     def encode_text(self, prompts: list[str]) -> Tensor:
-        """Prompts -> (B, L, D): shorter ones padded, longer ones cut."""
+        """Prompts -> (B, L, D): shorter ones padded, longer ones cut, see `cut_text`."""
+
+    @property
+    @abstractmethod
+    def text_length(self) -> int:
+        """L."""
+
+    def cut_text(self, prompt: str) -> str:
+        """The end of a prompt that `encode_text` cuts off; empty where it reads all of it."""
+        tokens = self.tokenizer(prompt, verbose=False).input_ids
+        # The last token, which marks the end, is kept in any case.
+        text: str = self.tokenizer.decode(tokens[self.text_length - 1 : -1])
+        return text.strip()
 
     # Noise.
 
@@ -305,7 +365,10 @@ class VideoBackbone(ABC):
     ) -> SideOutput:
         """Run a side network of this backbone, bare or wrapped, in the dtype of `noisy`.
 
-        `noisy`, `timesteps` and `text` as in `predict`; `pose_frames` (B, F, 3, H, W) in [0, 1].
+        `noisy`, `timesteps` and `text` as in `predict`; `pose_frames` (B, F, 3, H, W) in [0, 1], or
+        what `SideNetwork.encode_poses` made of them. `text` may hold k * B entries, as for both
+        halves of guidance: then so many clips come out, the B clips with the first B texts, with
+        the next B, and so on, and what reads no text runs once.
         """
 
     def enable_gradient_checkpointing(self) -> None:

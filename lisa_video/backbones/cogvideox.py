@@ -6,6 +6,8 @@ L tokens of text, D text width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cached_property
 from os import PathLike
 from typing import ClassVar
 
@@ -25,8 +27,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from lisa_video.backbones.transformer import TransformerBackbone
+from lisa_video.encoders import FrozenEncoder
 from lisa_video.errors import UserError
 from lisa_video.loading import ComponentTable
+from lisa_video.offloading import bring
 from lisa_video.predictions import PredictionType
 from lisa_video.side_networks.transformer import BlockLayout, TransformerSideNetwork
 
@@ -63,12 +67,13 @@ class CogVideoXBackbone(TransformerBackbone):
     prediction_types: ClassVar[tuple[PredictionType, ...]] = ("v_prediction",)
     side_network_class: ClassVar[type[TransformerSideNetwork]] = CogVideoXSideNetwork
     pipeline_class: ClassVar[type[DiffusionPipeline]] = CogVideoXPipeline
+    latent_layout: ClassVar[str] = "b t c h w"
 
     def __init__(
         self,
         main_network: ModelMixin,
-        vae: ModelMixin,
-        text_encoder: PreTrainedModel,
+        vae: ModelMixin | FrozenEncoder,
+        text_encoder: PreTrainedModel | FrozenEncoder,
         tokenizer: PreTrainedTokenizerBase,
         scheduler: SchedulerMixin,
     ) -> None:
@@ -86,6 +91,7 @@ class CogVideoXBackbone(TransformerBackbone):
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
         local_files_only: bool = False,
+        encoders_later: bool = False,
     ) -> Self:
         """As the base has it; `text_tokens` is the length that prompts are padded to.
 
@@ -93,7 +99,11 @@ class CogVideoXBackbone(TransformerBackbone):
         its positions to the tokens (2B).
         """
         backbone = super().from_pretrained(
-            path, dtype=dtype, revision=revision, local_files_only=local_files_only
+            path,
+            dtype=dtype,
+            revision=revision,
+            local_files_only=local_files_only,
+            encoders_later=encoders_later,
         )
         made_for = backbone.text_tokens
         if text_tokens not in (None, made_for) and not backbone._is_rotary:
@@ -124,7 +134,7 @@ class CogVideoXBackbone(TransformerBackbone):
 
     @property
     def vae_scale_factor(self) -> int:
-        return 1 << len(self.vae.config.block_out_channels) - 1
+        return 1 << len(self.vae_config.block_out_channels) - 1
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -152,15 +162,27 @@ class CogVideoXBackbone(TransformerBackbone):
 
     @property
     def _vae_channels(self) -> int:
-        return int(self.vae.config.latent_channels)
+        return int(self.vae_config.latent_channels)
 
     def _scaled(self, latents: Tensor) -> Tensor:
-        scaled: Tensor = latents * self.vae.config.scaling_factor
+        scaled: Tensor = latents * self.vae_config.scaling_factor
         return scaled
 
     def _unscaled(self, latents: Tensor) -> Tensor:
-        unscaled: Tensor = latents / self.vae.config.scaling_factor
+        unscaled: Tensor = latents / self.vae_config.scaling_factor
         return unscaled
+
+    def _decoded(self, latents: Tensor) -> Iterator[Tensor]:
+        vae, cache = self.vae, None
+        bring(vae)
+        at_once = vae.num_latent_frames_batch_size
+        # As in diffusers, the first chunk takes the frames left over as well.
+        first = min(latents.shape[2], at_once + latents.shape[2] % at_once)
+        for some in (latents[:, :, :first], *latents[:, :, first:].split(at_once, dim=2)):
+            if some.shape[2]:
+                some = some if vae.post_quant_conv is None else vae.post_quant_conv(some)
+                video, cache = vae.decoder(some, conv_cache=cache)
+                yield video
 
     # Predictions.
 
@@ -178,7 +200,20 @@ class CogVideoXBackbone(TransformerBackbone):
         """Cosines and sines of the positions, both float32 (T * rows * columns, head width)."""
         frames, height, width = noisy.shape[2:]
         factor = self.vae_scale_factor
-        positions: tuple[Tensor, Tensor] = self._pipeline._prepare_rotary_positional_embeddings(
+        positions: tuple[Tensor, Tensor] = self._positions._prepare_rotary_positional_embeddings(
             height * factor, width * factor, frames, noisy.device
         )
         return positions
+
+    @cached_property
+    def _positions(self) -> CogVideoXPipeline:
+        """diffusers' pipeline, without the parts that positions do not depend on."""
+        pipeline = CogVideoXPipeline(
+            tokenizer=None,
+            text_encoder=None,
+            vae=None,
+            transformer=self.main_network,
+            scheduler=self.scheduler,
+        )
+        pipeline.vae_scale_factor_spatial = self.vae_scale_factor
+        return pipeline

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.errors import UserError
 from lisa_video.injection import InjectionPoint, SideResiduals, block_points
+from lisa_video.offloading import execution_device
 from lisa_video.side_networks.base import SideOutput
 from lisa_video.side_networks.transformer import (
     BlockArguments,
@@ -108,32 +109,47 @@ class TransformerBackbone(VideoBackbone):
         return self._scaled(posterior.mode() if generator is None else posterior.sample(generator))
 
     @torch.no_grad()
-    def decode_video(self, latents: Tensor) -> Tensor:
-        video = self.vae.decode(self._unscaled(latents).to(self.vae.dtype)).sample
-        return rearrange(video.float(), "b c f h w -> b f c h w").clamp(-1, 1)
+    def decode_chunks(self, latents: Tensor) -> Iterator[Tensor]:
+        latents = latents.to(execution_device(self.vae))
+        latents = self._unscaled(latents).to(self.vae.dtype)
+        whole = self.vae.use_tiling or (self.vae.use_slicing and len(latents) > 1)
+        chunks = [self.vae.decode(latents).sample] if whole else self._decoded(latents)
+        for video in chunks:
+            yield rearrange(video.float(), "b c f h w -> b f c h w").clamp(-1, 1)
+
+    @abstractmethod
+    def _decoded(self, latents: Tensor) -> Iterator[Tensor]:
+        """What the VAE's own decoding of all latents makes, chunk by chunk, (B, 3, f, H, W).
+
+        Its causal convolutions remember what came before, as they do in diffusers' own loop.
+        """
 
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
         """As diffusers' pipeline encodes them: Wan has zeros after a prompt's end, CogVideoX what
         the text encoder makes of padding."""
-        text: Tensor = self._pipeline.encode_prompt(
+        text: Tensor = self._text_pipeline.encode_prompt(
             prompts,
             do_classifier_free_guidance=False,
             max_sequence_length=self.text_tokens,
-            device=self.text_encoder.device,
+            device=execution_device(self.text_encoder),
         )[0]
         return text
 
     @cached_property
-    def _pipeline(self) -> DiffusionPipeline:
-        """diffusers' pipeline over the same parts, for what it computes around the models."""
+    def _text_pipeline(self) -> DiffusionPipeline:
+        """diffusers' pipeline over the parts that encode prompts."""
         return self.pipeline_class(
             tokenizer=self.tokenizer,
             text_encoder=self.text_encoder,
-            vae=self.vae,
+            vae=None,
             transformer=self.main_network,
             scheduler=self.scheduler,
         )
+
+    @property
+    def text_length(self) -> int:
+        return self.text_tokens
 
     # Predictions.
 
@@ -181,7 +197,9 @@ class TransformerBackbone(VideoBackbone):
         text: Tensor,
         pose_frames: Tensor,
     ) -> SideOutput:
-        arguments = self.block_arguments(noisy.to(self.dtype), timesteps, text)
+        copies = len(text) // len(noisy)
+        clips = noisy.to(self.dtype).repeat(copies, 1, 1, 1, 1)
+        arguments = self.block_arguments(clips, timesteps.repeat(copies), text)
         cast = {
             name: value.to(noisy.dtype) if isinstance(value, Tensor) else value
             for name, value in arguments.items()

@@ -6,11 +6,13 @@ L tokens of text, D text width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from os import PathLike
 from typing import ClassVar
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, WanPipeline, WanTransformer3DModel
+from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from einops import rearrange
 from torch import Tensor
 from typing_extensions import Self
@@ -18,6 +20,7 @@ from typing_extensions import Self
 from lisa_video.backbones.transformer import TransformerBackbone
 from lisa_video.errors import UserError
 from lisa_video.loading import ComponentTable, model_index
+from lisa_video.offloading import bring
 from lisa_video.predictions import PredictionType
 from lisa_video.side_networks.transformer import BlockLayout, TransformerSideNetwork
 
@@ -66,6 +69,7 @@ class WanBackbone(TransformerBackbone):
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
         local_files_only: bool = False,
+        encoders_later: bool = False,
     ) -> Self:
         """As the base has it; `text_tokens` is the length that prompts are padded to."""
         hub = {"revision": revision, "local_files_only": local_files_only}
@@ -76,7 +80,11 @@ class WanBackbone(TransformerBackbone):
                 "both; take Wan 2.1 or Wan 2.2 TI2V-5B"
             )
         backbone = super().from_pretrained(
-            path, dtype=dtype, revision=revision, local_files_only=local_files_only
+            path,
+            dtype=dtype,
+            revision=revision,
+            local_files_only=local_files_only,
+            encoders_later=encoders_later,
         )
         backbone.text_tokens = text_tokens
         return backbone
@@ -93,7 +101,7 @@ class WanBackbone(TransformerBackbone):
 
     @property
     def vae_scale_factor(self) -> int:
-        return int(self.vae.config.scale_factor_spatial)
+        return int(self.vae_config.scale_factor_spatial)
 
     @property
     def frame_size(self) -> None:
@@ -108,7 +116,7 @@ class WanBackbone(TransformerBackbone):
 
     @property
     def _vae_channels(self) -> int:
-        return int(self.vae.config.z_dim)
+        return int(self.vae_config.z_dim)
 
     def _scaled(self, latents: Tensor) -> Tensor:
         mean, std = self._latent_statistics(latents)
@@ -120,12 +128,27 @@ class WanBackbone(TransformerBackbone):
 
     def _latent_statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each latent channel, (1, C, 1, 1, 1)."""
-        config = self.vae.config
+        config = self.vae_config
         mean, std = (
             rearrange(torch.tensor(values), "c -> 1 c 1 1 1").to(latents)
             for values in (config.latents_mean, config.latents_std)
         )
         return mean, std
+
+    def _decoded(self, latents: Tensor) -> Iterator[Tensor]:
+        vae = self.vae
+        bring(vae)
+        vae.clear_cache()
+        latents = vae.post_quant_conv(latents)
+        try:
+            for index, frame in enumerate(latents.split(1, dim=2)):
+                video = vae.decoder(
+                    frame, feat_cache=vae._feat_map, feat_idx=[0], first_chunk=index == 0
+                )
+                patch = vae.config.patch_size
+                yield video if patch is None else unpatchify(video, patch_size=patch)
+        finally:
+            vae.clear_cache()
 
     # Predictions.
 

@@ -27,10 +27,10 @@ from lisa_video.benchmarks.measure import (
     chosen_device,
     in_fresh_processes,
     interleaved_medians,
-    peak_memory_mb,
 )
 from lisa_video.decoder import TapDecoders, new_decoder
 from lisa_video.errors import UserError
+from lisa_video.hardware import peak_memory_mb
 from lisa_video.injection import SideResiduals, chosen_points
 from lisa_video.reports import check_new_file, format_table, package_versions, write_json
 from lisa_video.training.losses import (

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lisa_video.comparison.config import Scored
-from lisa_video.comparison.scoring import HeldOutClips
-from lisa_video.reports import json_number, replace_text
+from lisa_video.evaluation.held_out import HeldOutClips
+from lisa_video.reports import json_number, replace_file, replace_text
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.loop import train
@@ -58,7 +57,7 @@ def run_arm(
     def score(step: int, state: TrainState) -> None:
         if step not in config.score.at:
             return
-        generated = held_out.generate(state.backbone, state.networks.finished, config)
+        generated = held_out.generate(state.backbone, state.networks.finished, config.score)
         scores = held_out.score(generated)
         scored[str(step)] = {
             name: json_number(value)
@@ -108,6 +107,4 @@ def _number(value: float | None) -> float:
 
 
 def _write_clips(path: Path, clips: np.ndarray) -> None:
-    temporary = path.with_suffix(".tmp.npy")
-    np.save(temporary, clips)
-    os.replace(temporary, path)
+    replace_file(path, lambda temporary: np.save(temporary, clips))

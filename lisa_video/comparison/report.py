@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lisa_video.comparison.analysis import CurvePoint
+from lisa_video.reports import replace_file
 
 if TYPE_CHECKING:
     from lisa_video.comparison.run import Comparison, SettingSummary
@@ -50,9 +50,7 @@ def draw_curves(comparison: Comparison, path: Path) -> None:
             ]
             draw_curve(axes, decoded, "#2980b9", "by the LISA decoder (training batches)", lw=0.8)
         axes.legend(fontsize=8)
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    os.replace(temporary, path)
+    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110))
 
 
 def draw_curve(

@@ -28,7 +28,7 @@ from lisa_video.comparison.config import (
     settings,
 )
 from lisa_video.comparison.fidelity import FidelityScorer
-from lisa_video.comparison.scoring import HeldOutClips
+from lisa_video.comparison.scoring import held_out_clips
 from lisa_video.evaluation import PoseScores
 from lisa_video.reports import json_number, replace_text
 from lisa_video.training.config import Objective
@@ -145,9 +145,9 @@ def check_comparison(config: CompareConfig) -> None:
     points = settings(config.grid)
     for setting in (points[0], points[-1]):
         check_training(arm_config(config, setting, config.seeds[0]))
-    HeldOutClips.from_config(config)
+    held_out_clips(config)
     if config.fvd.clips:
-        HeldOutClips.from_config(config, count=config.fvd.clips, frames=config.fvd.frames)
+        held_out_clips(config, count=config.fvd.clips, frames=config.fvd.frames)
 
 
 def compare(config: CompareConfig) -> Comparison:
@@ -157,7 +157,7 @@ def compare(config: CompareConfig) -> Comparison:
     training = config.training
     backbone = open_backbone(training.backbone, DTYPES[training.mixed_precision])
     encoder = ClipEncoder(backbone, cache=config.training.data.cache_encodings)
-    held_out = HeldOutClips.from_config(config)
+    held_out = held_out_clips(config)
     arms: dict[Setting, list[ArmCurves]] = {point: [] for point in settings(config.grid)}
     # Seeds outermost: an unfinished comparison has every setting for its first seeds.
     for seed in config.seeds:

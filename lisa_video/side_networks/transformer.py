@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from diffusers import ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from einops import rearrange
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lisa_video.condition_config import ConditionKind
 from lisa_video.errors import UserError
 from lisa_video.injection import Injection, SideResiduals, block_points, chosen_points
 from lisa_video.side_networks.base import PoseInit, SideNetwork, SideOutput, seeded, zeroed
@@ -81,7 +83,8 @@ class TransformerSideNetwork(SideNetwork):
     - `hidden_size`: c; None: that of the backbone. Whole heads are left out, evenly spaced, with
       their channels, and as large a share of the feed-forward layers where those are set apart;
     - `pose_init`: how the pose encoder starts;
-    - `backbone_fingerprint`: that of the backbone whose weights were copied.
+    - `backbone_fingerprint`: that of the backbone whose weights were copied;
+    - `condition`: what it is steered by.
 
     Raises UserError where a name in `injection` or `taps` does not exist, or for `hidden_size`.
     """
@@ -100,6 +103,7 @@ class TransformerSideNetwork(SideNetwork):
         hidden_size: int | None = None,
         pose_init: PoseInit = "zero",
         backbone_fingerprint: str = "",
+        condition: ConditionKind = "pose",
     ) -> None:
         super().__init__()
         width = self.layout.width(transformer_config)
@@ -131,6 +135,7 @@ class TransformerSideNetwork(SideNetwork):
         taps: Sequence[str] = (),
         pose_init: PoseInit = "zero",
         hidden_size: int | None = None,
+        condition: ConditionKind = "pose",
         seed: int = 0,
     ) -> Self:
         """A float32 side network on the backbone's device that starts as a copy of its blocks.
@@ -154,6 +159,7 @@ class TransformerSideNetwork(SideNetwork):
                 hidden_size=hidden_size,
                 pose_init=pose_init,
                 backbone_fingerprint=backbone.fingerprint(),
+                condition=condition,
             )
         blocks = dict(zip(backbone.injection_points, backbone.blocks, strict=True))
         width, channels = cls.layout.width(transformer.config), side.channels
@@ -169,20 +175,27 @@ class TransformerSideNetwork(SideNetwork):
         side.train()
         return side.to(backbone.device)
 
+    @apply_forward_hook
+    def encode_poses(self, pose_frames: Tensor) -> Tensor:
+        """(B, F, 3, H, W) -> (B, N, c)."""
+        poses = self.pose_encoder(rearrange(pose_frames, "b f c h w -> b c f h w"))
+        return rearrange(poses, "b c t h w -> b (t h w) c")
+
     def forward(self, pose_frames: Tensor, arguments: BlockArguments) -> SideOutput:
         """Residuals and feature taps, all tokens (B, N, C) and (B, N, c).
 
-        `pose_frames` are (B, F, 3, H, W) in [0, 1] at the size of the decoded video, `arguments`
-        those that the backbone calls its first block with. Raises UserError where the pose frames
-        do not match the tokens.
+        `pose_frames` are (B, F, 3, H, W) in [0, 1] at the size of the decoded video, or what
+        `encode_poses` made of them; `arguments` are those that the backbone calls its first block
+        with. There may be k * B clips of these, in k runs of B. Raises UserError where the pose
+        frames do not match the tokens.
         """
         arguments = {
             name: self._kept(value) if name in self.layout.wide else value
             for name, value in arguments.items()
         }
-        poses = self.pose_encoder(rearrange(pose_frames, "b f c h w -> b c f h w"))
-        poses = rearrange(poses, "b c t h w -> b (t h w) c")
+        poses = self.encode_poses(pose_frames) if pose_frames.ndim == 5 else pose_frames
         tokens = arguments[self.layout.states[0]]
+        poses = poses.repeat(max(1, len(tokens) // len(poses)), 1, 1)
         if poses.shape != tokens.shape:
             raise UserError(
                 f"pose frames {tuple(pose_frames.shape)} do not fit the video: they make "

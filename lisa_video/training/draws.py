@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     DECODER = 4
     MODULES = 5
     PROBE = 6
+    READING = 40
 
 
 @dataclass(frozen=True)

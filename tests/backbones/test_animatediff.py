@@ -406,6 +406,7 @@ def test_unloadable_folders_are_refused_in_one_line(
 
     (folder / "vae").rename(folder / "autoencoder")
     assert "folder vae/ is missing" in refused(folder)
+    (folder / "autoencoder").rename(folder / "vae")
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"broken")
     assert "not a loadable UNetMotionModel" in refused(folder)
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()

@@ -36,7 +36,7 @@ from lisa_video.training.sources import open_dataset, open_probe_dataset
 from lisa_video.training.state import TrainState
 from lisa_video.video import read_video
 from tests.tiny import tiny_backbone
-from tests.training.runs import SIZE, tiny_config, write_clips
+from tests.training.runs import SIZE, tiny_config, untimed_log, write_clips
 
 
 def weights(network: nn.Module | None) -> dict[str, Tensor]:
@@ -47,11 +47,6 @@ def weights(network: nn.Module | None) -> dict[str, Tensor]:
 def assert_same(first: Any, second: Any) -> None:
     """Bit for bit."""
     torch.testing.assert_close(first, second, rtol=0, atol=0)
-
-
-def untimed_log(output: Path) -> list[dict[str, Any]]:
-    timings = ("step_s", "data_s")
-    return [{k: v for k, v in row.items() if k not in timings} for row in read_log(output)]
 
 
 def test_interrupted_run_goes_on_bit_for_bit(

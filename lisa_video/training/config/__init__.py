@@ -10,7 +10,12 @@ from lisa_video.training.config.objective import (
     aligned_count,
     aligned_steps,
 )
-from lisa_video.training.config.observation import ProbeConfig
+from lisa_video.training.config.observation import (
+    ProbeConfig,
+    TrackerName,
+    ValidationConfig,
+    WandbConfig,
+)
 from lisa_video.training.config.optimizer import EmaConfig, OptimizerConfig
 from lisa_video.training.config.run import Objective, Precision, TrainConfig
 
@@ -26,7 +31,10 @@ __all__ = [
     "ProbeConfig",
     "SideNetworkConfig",
     "TimestepConfig",
+    "TrackerName",
     "TrainConfig",
+    "ValidationConfig",
+    "WandbConfig",
     "aligned_count",
     "aligned_steps",
 ]
