@@ -88,18 +88,19 @@ def train(
     accelerator = build_accelerator(config)
     check_distribution(config, accelerator.distributed_type)
     with (
-        ExitStack() as held,
-        RunRecord(config) as record,
+        ExitStack() as contexts,
         disk_full_named(config.output),
         Interruption(speaks=accelerator.is_main_process) as interruption,
     ):
-        in_main_process(accelerator, lambda: held.enter_context(held_run_folder(config)))
-        return _train(config, accelerator, interruption, record, encoder, on_step)
+        in_main_process(accelerator, lambda: contexts.enter_context(held_run_folder(config)))
+        with RunRecord(config) as record:
+            return _train(config, accelerator, contexts, interruption, record, encoder, on_step)
 
 
 def _train(
     config: TrainConfig,
     accelerator: Accelerator,
+    contexts: ExitStack,
     interruption: Interruption,
     record: RunRecord,
     encoder: ClipEncoder | None,
@@ -182,12 +183,14 @@ def _train(
         interruption,
         first_step,
     )
-    bar = tqdm(
-        desc=f"train {config.objective}",
-        initial=first_step,
-        total=config.steps,
-        unit="step",
-        disable=not accelerator.is_main_process,
+    bar = contexts.enter_context(
+        tqdm(
+            desc=f"train {config.objective}",
+            initial=first_step,
+            total=config.steps,
+            unit="step",
+            disable=not accelerator.is_main_process,
+        )
     )
 
     interruption.listen()

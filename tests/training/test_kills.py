@@ -18,6 +18,7 @@ import pytest
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.loop import train
+from lisa_video.training.provenance import code_version
 from tests.training import forks
 from tests.training.runs import assert_same_runs, tiny_config
 
@@ -89,6 +90,7 @@ def kill_and_resume(
     kills: int, seed: int, clips: Path, encoder: ClipEncoder, folder: Path, workers: int = 0
 ) -> list[str]:
     """Kill that many runs and let each go on; where each was killed."""
+    code_version()  # once, of the code that is loaded, whoever edits files meanwhile
     moments = random.Random(seed)
     changes = {
         "steps": STEPS,

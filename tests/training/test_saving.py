@@ -1,10 +1,13 @@
 """When a run is saved, what it keeps, and how it stops."""
 
+import ctypes
 import errno
 import os
 import re
 import resource
+import shutil
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -18,7 +21,13 @@ from torch import Tensor
 from lisa_video.caching.clips import EncodedBatch
 from lisa_video.dataset import ClipBatch
 from lisa_video.errors import UserError
-from lisa_video.training.checkpoint import checkpoints, latest_checkpoint, load_state, step_of
+from lisa_video.training.checkpoint import (
+    checkpoints,
+    latest_checkpoint,
+    load_state,
+    step_of,
+    verify_checkpoint,
+)
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.interruption import Interrupted
@@ -328,3 +337,39 @@ def test_fewer_kept_checkpoints_take_effect_at_the_next_save(
     assert steps_of(config) == [3, 4, 5, 6]
     prune_checkpoints(short_config(clips, tmp_path, keep_checkpoints=1))
     assert steps_of(config) == [6]
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_its_own(clips: Path, encoder: ClipEncoder, tmp_path: Path) -> None:
+    """In a file system of eight MiB that this test mounts, where the machine allows it."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"]).returncode:
+        pytest.skip("this machine lets nobody mount a file system")
+    disk, said = tmp_path / "disk", tmp_path / "said.txt"
+    disk.mkdir()
+    config = short_config(clips, disk / "run", checkpoint_every=1, keep_checkpoints=9)
+
+    def run() -> None:
+        mount_small(disk)
+        try:
+            train(config, encoder=encoder)
+        finally:
+            print("kept:", *(path.name for path in (disk / "run" / "checkpoints").iterdir()))
+            verify_checkpoint(latest_checkpoint(config.output) or disk)
+
+    assert forks.run(run, said) == 2, said.read_text()
+    (message,) = re.findall(r"^error: (.*)$", said.read_text(), re.MULTILINE)
+    assert re.search(r"(disk is full|No space left).*bytes.* free; the same command", message)
+    (kept,) = re.findall(r"^kept: (.*)$", said.read_text(), re.MULTILINE)
+    names = sorted(kept.split())
+    assert names == [f"step_{step:08d}" for step in range(1, len(names) + 1)]
+
+
+def mount_small(folder: Path) -> None:
+    """Give this process, and no other, an empty file system of eight MiB there."""
+    user, group = os.getuid(), os.getgid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.unshare(0x10000000 | 0x00020000) == 0  # CLONE_NEWUSER, CLONE_NEWNS
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], check=True)
