@@ -1,4 +1,4 @@
-"""Make the shipped sample: the poses of a marching figure (procedural motion, so that it may be shipped).
+"""Make the shipped sample: the poses and the video of a marching figure (procedural motion, so that it may be shipped).
 
 python data/make_sample.py
 """
@@ -10,6 +10,7 @@ import numpy as np
 from lisa_video.figures.export import true_poses
 from lisa_video.figures.motion import procedural_motion
 from lisa_video.figures.render import render_clip
+from lisa_video.video import write_video
 
 FPS, FRAMES, SIZE = 10.0, 16, (256, 256)
 
@@ -24,9 +25,10 @@ def main() -> None:
         clip = render_clip(motion, rng, frames=FRAMES, fps=FPS, size=SIZE)
         if "back view" not in clip.caption:
             break
-    target = Path(__file__).parent / "sample" / "poses" / "marching.npz"
-    true_poses(clip, FPS).save(target, overwrite=True)
-    print(f"{target}: {clip.caption}")
+    sample = Path(__file__).parent / "sample"
+    true_poses(clip, FPS).save(sample / "poses" / "marching.npz", overwrite=True)
+    write_video(sample / "videos" / "marching.mp4", clip.frames, FPS, crf=23, overwrite=True)
+    print(f"{sample}: {clip.caption}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Shapes: B batch, C latent channels, F frames (latent frames where the VAE compre
 h w latent cells. Source: Wang et al., "LISA", arXiv:2606.27192.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,8 @@ class AlignmentTerms:
     loss: Tensor
     """Scalar with gradient: mean squared error, weighted over frames."""
     per_frame: Tensor
-    """(B, F), detached: mean squared error of each frame; 0 for a frame without weight."""
+    """(B, F), detached: mean squared error of each frame, times its clip's weight; 0 for a frame
+    without weight."""
     target_norm: Tensor
     """Scalar, detached: the same weighted mean of the squared target."""
     ratio: Tensor
@@ -32,7 +34,10 @@ def likelihood_target(target: Tensor, prior: Tensor) -> Tensor:
 
 
 def alignment_loss(
-    prediction: Tensor, target: Tensor, frame_weights: Tensor | None = None
+    prediction: Tensor,
+    target: Tensor,
+    frame_weights: Tensor | None = None,
+    clip_weights: Tensor | None = None,
 ) -> AlignmentTerms:
     """Mean squared error per frame, then averaged over frames with `frame_weights`.
 
@@ -40,6 +45,7 @@ def alignment_loss(
     frame alike, which equals the plain mean squared error. Computed in float32 at least. A frame
     whose weight is not above 0 is left out before any arithmetic, so NaN in it reaches neither
     the loss nor a gradient; if no frame has weight, the loss is 0 and still has a (zero) gradient.
+    `clip_weights` (B,) multiply the errors and the target norm of a clip; they are not normalised.
     """
     assert prediction.shape == target.shape, (prediction.shape, target.shape)
     batch, _, frames, _, _ = prediction.shape
@@ -57,9 +63,23 @@ def alignment_loss(
         prediction, target = prediction.where(used, 0.0), target.where(used, 0.0)
 
     per_frame = _frame_means((prediction - target).square())
-    loss = _weighted_mean(per_frame, weights)
-    target_norm = _weighted_mean(_frame_means(target.square()), weights)
-    ratio = loss.detach() / target_norm.clamp_min(torch.finfo(dtype).tiny)
+    target_frames = _frame_means(target.square())
+    if clip_weights is not None:
+        scale = rearrange(clip_weights.to(dtype), "b -> b 1")
+        per_frame, target_frames = scale * per_frame, scale * target_frames
+    target_norm = _weighted_mean(target_frames, weights)
+    return _terms(_weighted_mean(per_frame, weights), per_frame, target_norm)
+
+
+def mean_alignment(terms: Sequence[AlignmentTerms]) -> AlignmentTerms:
+    """The mean over several predictions of one target."""
+    loss = torch.stack([each.loss for each in terms]).mean(dim=0)
+    per_frame = torch.stack([each.per_frame for each in terms]).mean(dim=0)
+    return _terms(loss, per_frame, terms[0].target_norm)
+
+
+def _terms(loss: Tensor, per_frame: Tensor, target_norm: Tensor) -> AlignmentTerms:
+    ratio = loss.detach() / target_norm.clamp_min(torch.finfo(target_norm.dtype).tiny)
     return AlignmentTerms(loss, per_frame.detach(), target_norm, ratio)
 
 

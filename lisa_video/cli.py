@@ -98,6 +98,43 @@ def parse_config(
     return config, namespace.dry_run
 
 
+def with_changes(config: ConfigT, changes: Mapping[str, Any], where: str) -> ConfigT:
+    """The config with some values replaced, each given as {"section.key": value} or in sections.
+
+    Validated as a file is: raises UserError, which names `where`, for unknown keys and for values
+    that do not fit.
+    """
+    _check_keys(changes, known := _known_keys(type(config)), where)
+    values = config_to_dict(config)
+    for key, value in _leaves(changes, known):
+        *sections, name = key.split(".")
+        place = values
+        for section in sections:
+            place = place[section]
+        place[name] = value
+    parser = _build_parser(type(config), "")
+    try:
+        namespace = parser.parse_object(values)
+        made = parser.instantiate(namespace)
+        return type(config)(**{name: made[name] for name in _sections(type(config))})
+    except ArgumentError as error:
+        raise UserError(f"{where}: {_describe(error, [], {})}") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _leaves(
+    values: Mapping[str, Any], known: Mapping[str, bool], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Dotted key and value, sections opened."""
+    for name, value in values.items():
+        key = prefix + name
+        if known.get(key):
+            yield from _leaves(value, known, f"{key}.")
+        else:
+            yield key, value
+
+
 def plain_flags(config_class: type, arguments: Sequence[str]) -> list[str]:
     """Arguments in which a switch may be given alone: `--allow-skips` is `--allow_skips=true`."""
     switches = {name for name, kind in _values(config_class) if kind is bool}

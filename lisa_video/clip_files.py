@@ -120,21 +120,27 @@ def _read_images(folder: Path, indices: Sequence[int] | None) -> NDArray[np.uint
     return np.stack(list(_iter_images(paths if indices is None else [paths[i] for i in indices])))
 
 
-def _iter_images(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """One picture, uint8 (H, W, 3), RGB; raises UserError naming the file."""
     import cv2
 
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise UserError(f"{path}: cannot be read as an image")
+    return image.astype(np.uint8, copy=False)
+
+
+def _iter_images(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
     first: tuple[int, ...] | None = None
     for path in paths:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise UserError(f"{path}: cannot be read as an image")
+        image = read_image(path)
         first = first or image.shape
         if image.shape != first:
             raise UserError(
                 f"{path}: {image.shape[1]}x{image.shape[0]} pixels, "
                 f"while the frames before it have {first[1]}x{first[0]}"
             )
-        yield image.astype(np.uint8, copy=False)
+        yield image
 
 
 def _open_array(path: Path) -> NDArray[np.uint8]:

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lisa_video.condition_config import ConditionKind
+from lisa_video.conditions import draw_poses
 from lisa_video.errors import UserError
 from lisa_video.manifest import ManifestEntry, check_lengths, check_sizes
 from lisa_video.mirroring import mirrored_frames, mirrored_poses
-from lisa_video.poses import PoseSequence, draw_pose_frames
+from lisa_video.poses import PoseSequence
 from lisa_video.video import probe_video, read_video
 from lisa_video.views import View, cut_frames, cut_poses
 
@@ -24,11 +26,14 @@ class ClipReader:
 
     With `keep` every clip is read whole the first time and kept. Where `one_cut` says that all
     views of a clip have one box and size, it is kept cut, resized and with its poses drawn, and as
-    decoded otherwise.
+    decoded otherwise. `condition` is what is drawn of poses.
     """
 
-    def __init__(self, root: Path, *, keep: bool, one_cut: bool) -> None:
+    def __init__(
+        self, root: Path, *, keep: bool, one_cut: bool, condition: ConditionKind = "pose"
+    ) -> None:
         self.root, self.keep, self.one_cut = root, keep, one_cut
+        self.kind = condition
         self._checked: set[str] = set()
         self._pixels: dict[str, NDArray[np.uint8]] = {}
         self._poses: dict[str, PoseSequence] = {}
@@ -72,10 +77,10 @@ class ClipReader:
     def drawn(self, entry: ManifestEntry, view: View, poses: PoseSequence) -> NDArray[np.uint8]:
         """The `poses` of a view drawn, (F, 3, H, W)."""
         if not (self.keep and self.one_cut) or view.pose_seed is not None:
-            return _draw(poses)
+            return draw_poses(self.kind, poses)
         key = (entry.id, view.flip)
         if key not in self._drawn:
-            self._drawn[key] = _draw(_seen(self.poses(entry), view))
+            self._drawn[key] = draw_poses(self.kind, _seen(self.poses(entry), view))
         return self._drawn[key][view.indices]
 
     def seen_pixels(self, entry: ManifestEntry, view: View) -> NDArray[np.uint8]:
@@ -113,11 +118,6 @@ class ClipReader:
 def _seen(poses: PoseSequence, view: View) -> PoseSequence:
     cut = cut_poses(poses, view.box, view.size)
     return mirrored_poses(cut) if view.flip else cut
-
-
-def _draw(poses: PoseSequence) -> NDArray[np.uint8]:
-    size = (poses.width, poses.height)
-    return (draw_pose_frames(poses.keypoints, size, size) * 255).round().astype(np.uint8)
 
 
 def _check_stated(path: Path, entry: ManifestEntry, frames: int, width: int, height: int) -> None:

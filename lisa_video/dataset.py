@@ -21,6 +21,8 @@ from tqdm import tqdm
 from lisa_video.augmentation_config import AugmentationConfig
 from lisa_video.buckets import NO_BUCKET, Bucket, best_buckets
 from lisa_video.clip_reader import ClipReader
+from lisa_video.condition_config import ConditionKind
+from lisa_video.conditions import draw_edges, frame_weights, reads_video
 from lisa_video.errors import UserError
 from lisa_video.manifest import Manifest, ManifestEntry
 from lisa_video.manifest_index import CHECKED_CLIPS
@@ -50,7 +52,9 @@ class Clip:
     poses: PoseSequence
     """Of these frames, in their pixels; its fps is that of the window."""
     pose_frames: NDArray[np.uint8]
-    """(F, 3, H, W): the poses drawn, black where nobody is."""
+    """(F, 3, H, W): the condition drawn; of poses black where nobody is."""
+    frame_weights: NDArray[np.float32]
+    """(F,) in [0, 1]: how far to trust it, see `conditions.frame_weights`."""
     caption: str
     start: int
     """Frame of the video that the window begins with."""
@@ -66,7 +70,7 @@ class ClipBatch:
     pose_frames: Tensor
     """float32 (B, F, 3, H, W) in [0, 1]."""
     frame_weights: Tensor
-    """float32 (B, F) in [0, 1], see `PoseSequence.frame_weights`."""
+    """float32 (B, F) in [0, 1], see `conditions.frame_weights`."""
     captions: list[str]
 
 
@@ -77,6 +81,7 @@ class Condition:
     id: str
     poses: PoseSequence
     pose_frames: NDArray[np.uint8]
+    frame_weights: NDArray[np.float32]
     caption: str
     start: int
 
@@ -107,6 +112,7 @@ class ClipDataset(Dataset[Clip]):
             and only what is withheld from the condition is new in every epoch.
         augmentation: random changes.
         packed: read the clips of a packed set, and nothing below `root`.
+        condition: what is drawn to steer by.
 
     Raises:
         UserError: as `Manifest.open`; the split is unknown; a clip is shorter than a window, or has
@@ -129,13 +135,16 @@ class ClipDataset(Dataset[Clip]):
         views: int = 0,
         augmentation: AugmentationConfig | None = None,
         packed: PackedClips | None = None,
+        condition: ConditionKind = "pose",
     ) -> None:
+        self.kind = condition
         self.root, self.split, self.seed, self.views = root, split, seed, views
         self.buckets = tuple(buckets) or (Bucket(frames, size),)
         self.windows = WindowRule(range(stride, (max_stride or stride) + 1), fps)
         self.augmentation = augmentation or AugmentationConfig()
         assert seed >= 0 and views >= 0 and stride >= 1 and self.windows.strides
         manifest = (Manifest.open(root) if packed is None else packed.manifest).split(split)
+        self.manifest = manifest
         # Entries of a large set are read again whenever one is asked for.
         small = len(manifest) <= CHECKED_CLIPS
         self.entries: Sequence[ManifestEntry] | Manifest
@@ -146,7 +155,9 @@ class ClipDataset(Dataset[Clip]):
         """Index of each clip's bucket, (N,)."""
         self._epoch = 0
         make_reader = partial(ClipReader, root) if packed is None else packed.reader
-        self._reader = make_reader(keep=cache_in_memory, one_cut=not self.augmentation.crops)
+        self._reader = make_reader(
+            keep=cache_in_memory, one_cut=not self.augmentation.crops, condition=condition
+        )
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -198,11 +209,14 @@ class ClipDataset(Dataset[Clip]):
         """
         entry = self.entries[index]
         self._reader.check(entry)
-        condition = self.condition(index, view)
-        return Clip(pixels=self._reader.seen_pixels(entry, view), **vars(condition))
+        pixels = self._reader.seen_pixels(entry, view)
+        return Clip(pixels=pixels, **vars(self.condition(index, view, pixels)))
 
-    def condition(self, index: int, view: View) -> Condition:
-        """What `read` gives, without the pixels: the video is not opened.
+    def condition(
+        self, index: int, view: View, pixels: NDArray[np.uint8] | None = None
+    ) -> Condition:
+        """What `read` gives, without the pixels: the video is not opened but for edges, where
+        `pixels` does not hold what the view sees of it.
 
         Raises:
             UserError: the pose file does not fit the manifest, or cannot be read.
@@ -211,10 +225,15 @@ class ClipDataset(Dataset[Clip]):
         poses = self._reader.seen_poses(entry, view)
         if view.pose_seed is not None:
             poses = withheld(poses, self.augmentation, view.pose_seed)
+        if not reads_video(self.kind):
+            drawn = self._reader.drawn(entry, view, poses)
+        else:
+            drawn = draw_edges(self._reader.seen_pixels(entry, view) if pixels is None else pixels)
         return Condition(
             id=entry.id,
             poses=replace(poses, fps=entry.fps / view.step),
-            pose_frames=self._reader.drawn(entry, view, poses),
+            pose_frames=drawn,
+            frame_weights=frame_weights(self.kind, poses),
             caption=_caption(entry, view),
             start=view.start,
         )
@@ -267,6 +286,6 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
         ids=[clip.id for clip in clips],
         pixels=pixel_values(np.stack([clip.pixels for clip in clips])),
         pose_frames=pose_frames.float() / 255,
-        frame_weights=torch.from_numpy(np.stack([clip.poses.frame_weights() for clip in clips])),
+        frame_weights=torch.from_numpy(np.stack([clip.frame_weights for clip in clips])),
         captions=[clip.caption for clip in clips],
     )

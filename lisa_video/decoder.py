@@ -5,6 +5,9 @@ Source: the authors' image decoder (Wang et al., "LISA", arXiv:2606.27192), appl
 It serves training only; generation never needs it.
 """
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -90,6 +93,35 @@ class LisaDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         assert hidden.shape[-2:] == torch.Size(full), (hidden.shape, full)
         prediction: Tensor = self.conv_out(hidden)
         return rearrange(prediction, "(b f) c h w -> b c f h w", f=num_frames)
+
+
+class TapDecoders(nn.ModuleDict):
+    """One `LisaDecoder` for each feature tap, by injection point."""
+
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        timesteps: Tensor,
+        num_frames: int,
+        size: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:
+        """The prediction (B, C_latent, F, H, W) of each tap; arguments as `LisaDecoder.forward`."""
+        predictions = {}
+        for tap, decoder in self.items():
+            predictions[tap] = decoder(features[tap], timesteps, num_frames, size)
+        return predictions
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Save as diffusers saves a model, each in its folder of `decoder_folders`."""
+        folders = decoder_folders(folder, list(self))
+        for tap, decoder in self.items():
+            assert isinstance(decoder, LisaDecoder)
+            decoder.save_pretrained(folders[tap])
+
+
+def decoder_folders(folder: Path, taps: Sequence[str]) -> dict[str, Path]:
+    """Where the decoders of `taps` are saved: in `folder` itself, or in one each where several."""
+    return {tap: folder if len(taps) == 1 else folder / tap for tap in taps}
 
 
 def new_decoder(point: InjectionPoint, latent_channels: int) -> LisaDecoder:

@@ -18,7 +18,7 @@ from lisa_video.assets import fetch_asset
 from lisa_video.backbones import load_side_network
 from lisa_video.comparison.config import arm_folder
 from lisa_video.comparison.run import Comparison, check_comparison, compare, write_comparison
-from lisa_video.comparison.scoring import HeldOutClips
+from lisa_video.comparison.scoring import held_out_clips
 from lisa_video.dataset import collate
 from lisa_video.demonstration_config import DemoConfig
 from lisa_video.detectors import build_detector
@@ -31,6 +31,7 @@ from lisa_video.manifest import MANIFEST
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.poses import PoseSequence, draw_pose_frames
 from lisa_video.poses.framing import framed, window_of
+from lisa_video.reports import replace_file
 from lisa_video.training.config import Objective
 from lisa_video.training.setup import DTYPES, open_backbone
 from lisa_video.video import read_video, write_video
@@ -94,7 +95,7 @@ def render_data(config: DemoConfig) -> None:
 
 def held_out_rows(config: DemoConfig, comparison: Comparison) -> list[Shown]:
     """Renders, their poses, and what both objectives made of them at the last step."""
-    held_out = HeldOutClips.from_config(config.comparison)
+    held_out = held_out_clips(config.comparison)
     last = config.comparison.training.steps
     generated = {name: _stored(comparison, name, last) for name in _OBJECTIVES}
     poses = collate(held_out.clips).pose_frames.numpy()
@@ -177,9 +178,8 @@ def _write_pictures(
         for step in config.comparison.score.at:
             clip = _stored(comparison, name, step)[0]
             strips.append((f"{_LABELS[name]} after {step} steps", clip))
-    temporary = folder / ".sheet.tmp.png"
-    Image.fromarray(contact_sheet(strips)).save(temporary)
-    temporary.replace(folder / "sheet.png")
+    sheet = Image.fromarray(contact_sheet(strips))
+    replace_file(folder / "sheet.png", sheet.save)
 
 
 def _squared(panels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -63,6 +63,11 @@ class SmoothingConfig:
     max_gap: int = 4
     """Frames without a joint that are filled between two with it, at half their confidence."""
 
+    def __post_init__(self) -> None:
+        for name in ("min_cutoff", "beta", "max_gap"):
+            if getattr(self, name) < 0:
+                raise UserError(f"smoothing.{name}={getattr(self, name)}: must be at least 0")
+
 
 @dataclass(frozen=True)
 class ExtractPosesConfig:
@@ -109,9 +114,6 @@ class ExtractPosesConfig:
             ("clips.crf", 1),
             ("people.keep", 1),
             ("people.max_gap", 0),
-            ("smoothing.min_cutoff", 0),
-            ("smoothing.beta", 0),
-            ("smoothing.max_gap", 0),
             ("workers", 0),
         ):
             if self._value(name) < least:

@@ -6,6 +6,7 @@ Shape legend: F frames, H W pixels; all pictures are uint8 RGB.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -26,17 +27,33 @@ def side_by_side(panels: Mapping[str, np.ndarray], side: int = 192) -> np.ndarra
     Returns:
         uint8 (F, side + label bar, W', 3).
     """
-    lengths = {len(frames) for frames in panels.values()}
-    assert len(lengths) == 1, lengths
+    assert len({len(frames) for frames in panels.values()}) == 1, "clips of different lengths"
+    moments = zip(*panels.values(), strict=True)
+    return np.stack(
+        [labelled_row(dict(zip(panels, moment, strict=True)), side) for moment in moments]
+    )
+
+
+def labelled_row(panels: Mapping[str, np.ndarray], side: int) -> np.ndarray:
+    """One picture of several, uint8 (H, W, 3), each under its label, `side` pixels high."""
     columns = []
-    for label, frames in panels.items():
-        enlarged = np.stack([_resize_to_height(frame, side) for frame in frames])
-        bar = _text_bar(label, enlarged.shape[2])
-        bars = np.broadcast_to(bar, (len(frames), *bar.shape))
-        columns.append(np.concatenate([bars, enlarged], axis=1))
-    gap = np.full((len(columns[0]), columns[0].shape[1], _GAP, 3), _PAPER, dtype=np.uint8)
+    for label, picture in panels.items():
+        enlarged = _resize_to_height(picture, side)
+        columns.append(np.concatenate([_text_bar(label, enlarged.shape[1]), enlarged]))
+    gap = np.full((len(columns[0]), _GAP, 3), _PAPER, dtype=np.uint8)
     spaced = [piece for column in columns for piece in (column, gap)][:-1]
-    return np.concatenate(spaced, axis=2)
+    return np.concatenate(spaced, axis=1)
+
+
+def titled_rows(rows: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+    """Pictures (H, W, 3) below each other, each under its title; as wide as the widest."""
+    width = max(picture.shape[1] for _, picture in rows)
+    pieces = []
+    for title, picture in rows:
+        across = ((0, 0), (0, width - picture.shape[1]), (0, 0))
+        padded = np.pad(picture, across, constant_values=_PAPER[0])
+        pieces += [_text_bar(title, width), padded]
+    return np.concatenate(pieces)
 
 
 def contact_sheet(
@@ -79,6 +96,7 @@ def _resize_to_height(frame: np.ndarray, height: int) -> np.ndarray:
     return np.asarray(cv2.resize(frame, size, interpolation=method))
 
 
+@lru_cache(maxsize=256)
 def _text_bar(text: str, width: int) -> np.ndarray:
     picture = Image.new("RGB", (width, _BAR), _PAPER)
     draw = ImageDraw.Draw(picture)

@@ -6,7 +6,7 @@ Shapes: F frames, H W pixels.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from lisa_video.backbones import load_side_network
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.cli import resolved_yaml
 from lisa_video.detectors import build_detector, check_detector
-from lisa_video.detectors.base import pad_people
+from lisa_video.driver import FittedDriver, check_driver, fit_driver, stream_poses
 from lisa_video.errors import UserError
 from lisa_video.generation_config import DrivingConfig, GenerateConfig
 from lisa_video.loading import cast
@@ -32,9 +32,9 @@ from lisa_video.pipeline.control import frame_scales
 from lisa_video.pipeline.request import fitting_frames, window_plan
 from lisa_video.poses import PoseSequence
 from lisa_video.poses.framing import framed
-from lisa_video.poses.skeletons import SKELETONS
+from lisa_video.reports import write_json
 from lisa_video.training.setup import open_backbone
-from lisa_video.video import iter_frames, probe_video, write_video
+from lisa_video.video import VideoInfo, iter_frames_at, probe_video, write_video
 
 
 def check_generation(config: GenerateConfig) -> None:
@@ -44,12 +44,21 @@ def check_generation(config: GenerateConfig) -> None:
             raise UserError(f"{path}: exists already; give another name or remove it first")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: torch finds no CUDA device here; use cpu or auto")
-    if config.driving.video is None:
-        frames = len(driving_poses(config.driving))
-    else:
-        check_detector(config.driving.detector)
-        frames = len(_video_indices(config.driving, config.driving.video))
-    backbone = load_pipeline(config).backbone
+    frames = check_driving(config.driving)
+    check_against_backbone(config, load_pipeline(config).backbone, frames)
+
+
+def check_driving(driving: DrivingConfig) -> int:
+    """Frames to generate; raises UserError for what can be told of the driver before detecting."""
+    check_driver(driving.retarget, driving.detector)
+    if driving.video is None:
+        return len(driving_poses(driving))
+    check_detector(driving.detector)
+    return len(video_indices(driving, driving.video)[0])
+
+
+def check_against_backbone(config: GenerateConfig, backbone: VideoBackbone, frames: int) -> None:
+    """Raises UserError where size, number of frames or windows are not for the backbone."""
     backbone.check_size(frame_size(config, backbone))
     if config.window is None:
         backbone.check_frames(frames, "driving.frames")
@@ -66,21 +75,33 @@ def generate(config: GenerateConfig) -> PoseSequence:
     Raises UserError as `check_generation`, and where files cannot be written or nobody is found.
     """
     _make_folders(config)
-    source = driving_poses(config.driving)
+    driver = fitted_driver(config.driving)
     pipeline = load_pipeline(config)
-    poses = framed(source, frame_size(config, pipeline.backbone), config.driving.framing)
+    poses = framed(driver.poses, frame_size(config, pipeline.backbone), config.driving.framing)
     print(_plan_line(config, pipeline.backbone, len(poses)))
     write_video(config.output, generate_frames(pipeline, config, poses), poses.fps)
     _settings_file(config).write_text(resolved_yaml(config), encoding="utf-8")
     if config.poses_output is not None:
         poses.save(config.poses_output)
+    if config.driving.retarget.wanted:
+        print(driver.record.summary())
+        write_json(_driver_file(config), driver.record.to_json())
     return poses
 
 
 def generate_frames(
-    pipeline: PoseToVideoPipeline, config: GenerateConfig, poses: PoseSequence
+    pipeline: PoseToVideoPipeline,
+    config: GenerateConfig,
+    poses: PoseSequence,
+    on_step: Callable[[int], None] = lambda step: None,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Frames uint8 (H, W, 3), one by one, of the size of `poses`, in pixels of the result."""
+    """Frames uint8 (H, W, 3), one by one, of the size of `poses`, in pixels of the result; `on_step`
+    is called with the number of steps that are done, after each."""
+
+    def step_ended(_: object, step: int, timestep: object, tensors: dict) -> dict:
+        on_step(step + 1)
+        return tensors
+
     return pipeline.stream(
         config.travel() if config.later_prompts else config.prompt,
         poses,
@@ -96,13 +117,17 @@ def generate_frames(
         window=config.window,
         # On the CPU, so that a seed gives the same noise on every device.
         generator=torch.Generator().manual_seed(config.sampling.seed),
+        callback_on_step_end=step_ended,
     )
 
 
-def load_pipeline(config: GenerateConfig) -> PoseToVideoPipeline:
-    """Backbone and side network on the configured device; UserError where they do not fit."""
+def load_pipeline(
+    config: GenerateConfig, backbone: VideoBackbone | None = None
+) -> PoseToVideoPipeline:
+    """Backbone, unless one is given, and side network on the configured device; UserError where they
+    do not fit."""
     cuda = config.device != "cpu" and torch.cuda.is_available()
-    backbone = open_backbone(config.backbone, getattr(torch, config.dtype))
+    backbone = backbone or open_backbone(config.backbone, getattr(torch, config.dtype))
     side_network = load_side_network(config.side_network)
     cast(side_network, backbone.dtype)
     pipeline = PoseToVideoPipeline.from_backbone(backbone, side_network)
@@ -165,19 +190,33 @@ def frame_size(config: GenerateConfig, backbone: VideoBackbone) -> tuple[int, in
 
 
 def driving_poses(driving: DrivingConfig) -> PoseSequence:
-    """The poses of the chosen frames, in pixels of the source; fps is that of the result.
+    """The poses to follow, in pixels of the source, or of the reference that they are fitted to;
+    fps is that of the result.
 
-    Raises UserError where the source cannot be read, is too short, or shows nobody.
+    Raises UserError where the source cannot be read, is too short, or shows nobody, or more people
+    than expected; and as `fit_driver`.
     """
-    if driving.poses is not None:
-        path, source = driving.poses, PoseSequence.load(driving.poses, require_people=True)
-        poses = source.frames(frame_indices(driving, len(source), source.fps, path))
-    else:
-        assert driving.video is not None
-        path, poses = driving.video, _detected(driving, driving.video)
+    return fitted_driver(driving).poses
+
+
+def fitted_driver(driving: DrivingConfig) -> FittedDriver:
+    """The same with what was done; errors as in `driving_poses`."""
+    path, poses = _source_poses(driving)
     if not poses.keypoints[..., 2].any():
         raise UserError(f"{path}: nobody in the frames chosen, see driving.start and driving.fps")
-    return replace(poses, fps=driving.fps or poses.fps)
+    poses = replace(poses, fps=driving.fps or poses.fps)
+    return fit_driver(
+        poses, driving.person, driving.smoothing, driving.retarget, driving.detector, path
+    )
+
+
+def _source_poses(driving: DrivingConfig) -> tuple[Path, PoseSequence]:
+    """File of the driver, and the poses of everybody in the chosen frames."""
+    if driving.poses is not None:
+        path, source = driving.poses, PoseSequence.load(driving.poses, require_people=True)
+        return path, source.frames(frame_indices(driving, len(source), source.fps, path))
+    assert driving.video is not None
+    return driving.video, _detected(driving, driving.video)
 
 
 def frame_indices(driving: DrivingConfig, length: int, fps: float, path: Path) -> list[int]:
@@ -206,26 +245,22 @@ def _all_frames(length: int, step: float) -> int:
 
 def _detected(driving: DrivingConfig, path: Path) -> PoseSequence:
     """One frame is held at a time, however long the video is."""
-    info, indices = probe_video(path), _video_indices(driving, path)
-    detector, wanted = build_detector(driving.detector), set(indices)
-    frames = enumerate(iter_frames(path, indices[0], indices[-1] + 1), indices[0])
-    people = detector.stream(frame for index, frame in frames if index in wanted)
-    bar = tqdm(people, desc="poses", unit="frame", total=len(wanted), disable=None)
-    found = dict(zip(sorted(wanted), bar, strict=True))
-    keypoints = pad_people([found[index] for index in indices], len(SKELETONS[detector.skeleton]))
-    return PoseSequence(
-        keypoints,
-        info.width,
-        info.height,
-        info.fps,
-        skeleton=detector.skeleton,
-        detector=detector.name,
+    indices, info = video_indices(driving, path)
+    frames = tqdm(
+        iter_frames_at(path, indices),
+        total=len(indices),
+        desc="poses",
+        unit="frame",
+        disable=None,
     )
+    detector = build_detector(driving.detector)
+    return stream_poses(frames, (info.width, info.height), info.fps, detector)
 
 
-def _video_indices(driving: DrivingConfig, path: Path) -> list[int]:
+def video_indices(driving: DrivingConfig, path: Path) -> tuple[list[int], VideoInfo]:
+    """Frames of the video to follow, and what the video is."""
     info = probe_video(path)
-    return frame_indices(driving, info.frames, info.fps, path)
+    return frame_indices(driving, info.frames, info.fps, path), info
 
 
 def _plan_line(config: GenerateConfig, backbone: VideoBackbone, frames: int) -> str:
@@ -243,6 +278,8 @@ def _plan_line(config: GenerateConfig, backbone: VideoBackbone, frames: int) -> 
 
 def _outputs(config: GenerateConfig) -> Sequence[Path]:
     files = [config.output, _settings_file(config)]
+    if config.driving.retarget.wanted:
+        files.append(_driver_file(config))
     return files if config.poses_output is None else [*files, config.poses_output]
 
 
@@ -252,6 +289,10 @@ def _make_folders(config: GenerateConfig) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder}: cannot make this folder: {error.strerror}") from None
+
+
+def _driver_file(config: GenerateConfig) -> Path:
+    return config.output.with_suffix(".driver.json")
 
 
 def _settings_file(config: GenerateConfig) -> Path:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from lisa_video.attention_config import AttentionChoice
+from lisa_video.driver_config import Person, RetargetConfig
 from lisa_video.errors import UserError
+from lisa_video.extraction_config import SmoothingConfig
 from lisa_video.long_video.settings import PromptFrom, PromptTravel, WindowSettings
 from lisa_video.training.config import BackboneConfig
 
@@ -33,12 +35,23 @@ class DrivingConfig:
     framing: Literal["people", "fit", "stretch"] = "fit"
     """fit: the whole source picture; people: a window around the people in it; both keep
     proportions, stretch does not."""
+    person: Person = "only"
+    """Whom to follow: only expects one person beside passers-by, all takes everybody, and a number
+    one of them, 0 the most prominent (size x confidence x duration)."""
+    smoothing: SmoothingConfig = field(
+        default_factory=lambda: SmoothingConfig(min_cutoff=0, max_gap=0)
+    )
+    """Keypoints over time; as they are unless min_cutoff or max_gap is above 0."""
+    retarget: RetargetConfig = field(default_factory=RetargetConfig)
+    """Limbs, size and place of another person."""
 
     def __post_init__(self) -> None:
         if (self.poses is None) == (self.video is None):
             raise UserError("driving: give either driving.poses or driving.video")
         if self.start < 0:
             raise UserError(f"driving.start={self.start}: frames are counted from 0")
+        if isinstance(self.person, int) and self.person < 0:
+            raise UserError(f"driving.person={self.person}: people are counted from 0")
         if self.frames != "all" and self.frames < 1:
             raise UserError(f"driving.frames={self.frames}: must be at least 1")
         if self.fps is not None and not 0 < self.fps <= 1000:
@@ -101,7 +114,8 @@ class GenerateConfig:
     prompt: str
     """What the video shows."""
     output: Path
-    """The video (.mp4); must not exist. Its settings are kept beside it (.yaml)."""
+    """The video (.mp4); must not exist. Its settings are kept beside it (.yaml), and where the
+    driver is retargeted what was done with each frame (.driver.json)."""
     later_prompts: list[PromptFrom] = field(default_factory=list)
     """Prompts that take over from `prompt` at later frames, in their order."""
     prompt_blend: int = 8

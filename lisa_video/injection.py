@@ -72,6 +72,11 @@ class SideResiduals:
         return SideResiduals({name: value.to(dtype) for name, value in self.points.items()})
 
 
+def clip_rows(values: Tensor, clips: Tensor, batch: int) -> Tensor:
+    """The rows of `clips`, long (P,), of an activation: (B*F, ...) -> (P*F, ...), (B, ...) -> (P, ...)."""
+    return values.unflatten(0, (batch, -1))[clips].flatten(0, 1)
+
+
 def _by_frame(scale: float | Tensor, residual: Tensor) -> float | Tensor:
     """The scales (T,) of latent frames as factors of a residual, frames of a clip adjacent."""
     if not isinstance(scale, Tensor):

@@ -43,7 +43,7 @@ def load_pretrained(
         with libraries_silent():
             if issubclass(loader, ConfigMixin):
                 _check_class(loader, path, subfolder, options)
-            if _on_meta():
+            if on_meta():
                 return _from_configuration(loader, path, subfolder, options)
             return loader.from_pretrained(
                 fspath(path), subfolder=subfolder, **_weight_options(loader), **options
@@ -72,21 +72,6 @@ def class_name(path: str | PathLike[str], **options: Any) -> str:
     return str(config.get("_class_name", "model without a class name"))
 
 
-def load_components(
-    path: str | PathLike[str], components: ComponentTable, hub: Mapping[str, Any]
-) -> list[Any]:
-    """The named parts of a pipeline folder or hub name, each of a class that `components` allows.
-
-    `hub` holds options of `from_pretrained`. Raises UserError where a part is missing, of another
-    class, or cannot be read.
-    """
-    index = model_index(path, hub)
-    return [
-        _load_component(path, name, index.get(name), *allowed, hub)
-        for name, allowed in components.items()
-    ]
-
-
 def model_index(path: str | PathLike[str], hub: Mapping[str, Any]) -> dict[str, Any]:
     """What model_index.json says; UserError where there is none."""
     check_source(path)
@@ -99,14 +84,15 @@ def model_index(path: str | PathLike[str], hub: Mapping[str, Any]) -> dict[str, 
         raise UserError(f"{path}: no checkpoint there: {first_line(error)}") from None
 
 
-def _load_component(
+def component_class(
     path: str | PathLike[str],
     name: str,
     entry: list[str] | None,
     library: str,
     classes: tuple[str, ...] | None,
-    hub: Mapping[str, Any],
 ) -> Any:
+    """The class of a component, from its entry in model_index.json; UserError unless it is one of
+    these classes and there."""
     if not entry or None in entry:
         raise UserError(f"{path}: model_index.json has no {name}")
     class_name = entry[1]
@@ -116,10 +102,19 @@ def _load_component(
     if loader is None or not fits:
         expected = " or ".join(classes) if classes else "a diffusers scheduler"
         raise UserError(f"{path}: {name} is {entry[0]}.{class_name}, expected {expected}")
-    if _on_meta() and issubclass(loader, PreTrainedTokenizerBase):
-        return None
-    if Path(path).is_dir() and not (Path(path) / name).is_dir():
+    absent = Path(path).is_dir() and not (Path(path) / name).is_dir()
+    if absent and not (on_meta() and issubclass(loader, PreTrainedTokenizerBase)):
         raise UserError(f"{path}: folder {name}/ is missing")
+    return loader
+
+
+def load_component(
+    loader: Any, path: str | PathLike[str], name: str, hub: Mapping[str, Any]
+) -> Any:
+    """One part of a checkpoint; `hub` holds options of `from_pretrained`. Errors as
+    `load_pretrained`."""
+    if on_meta() and issubclass(loader, PreTrainedTokenizerBase):
+        return None
     return load_pretrained(loader, path, subfolder=name, **hub)
 
 
@@ -175,7 +170,8 @@ def _check_class(
         raise UserError(f"{Path(path) / subfolder}: holds a {name}, expected a {loader.__name__}")
 
 
-def _on_meta() -> bool:
+def on_meta() -> bool:
+    """Whether models are built without weights."""
     return torch.get_default_device().type == "meta"
 
 

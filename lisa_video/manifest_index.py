@@ -124,14 +124,24 @@ class Manifest:
             UserError: the manifest changed since it was opened.
         """
         path = self.root / MANIFEST
+        wanted = range(len(self)) if indices is None else indices
+        for index, line in zip(wanted, self.lines(wanted), strict=True):
+            yield parse_entry(line, path, int(self.columns.number[index]))
+
+    def lines(self, indices: Sequence[int] | None = None) -> Iterator[bytes]:
+        """Lines of all clips, or of those at `indices`, as they stand in the file.
+
+        Raises:
+            UserError: the manifest changed since it was opened.
+        """
+        path = self.root / MANIFEST
         try:
             with path.open("rb") as file:
                 if _file_state(file) != self._state:
                     raise UserError(f"{path}: changed since it was opened; start again")
                 for index in range(len(self)) if indices is None else indices:
                     file.seek(self.columns.offset[index])
-                    line = file.readline().removesuffix(b"\n")
-                    yield parse_entry(line, path, int(self.columns.number[index]))
+                    yield file.readline().removesuffix(b"\n")
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 

@@ -10,6 +10,7 @@ x_0 at `a = 0` (zero terminal SNR), and no score exists at `s = 0`. Results keep
 point type of the arguments.
 """
 
+import math
 from typing import Literal, get_args
 
 from torch import Tensor
@@ -25,6 +26,23 @@ def shifted_time(uniform: Tensor, shift: float) -> Tensor:
     Source: Esser et al., arXiv:2403.03206, sec. 5.3.2. Shift 1 changes nothing.
     """
     return shift * uniform / (1 + (shift - 1) * uniform)
+
+
+def logit_normal_time(normal: Tensor, mean: float, std: float) -> Tensor:
+    """Times in (0, 1) whose logit is normal, from standard normal numbers: more of the middle.
+
+    Source: Esser et al., arXiv:2403.03206, eq. 19. Above 0, `mean` is more of high noise.
+    """
+    return (mean + std * normal).sigmoid()
+
+
+def resolution_shift(shift: float, cells: int, reference_cells: int) -> float:
+    """The shift of clips of `cells` latent cells, where `shift` is meant for `reference_cells`.
+
+    Source: Esser et al., arXiv:2403.03206, eq. 23: the root of the ratio, by which the noise of a
+    larger picture has to grow to hide it as well. Shifts one after the other multiply.
+    """
+    return shift * math.sqrt(cells / reference_cells)
 
 
 def add_noise(x0: Tensor, noise: Tensor, a: Tensor, s: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,14 @@ def json_number(value: float) -> float | None:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file of a run's own folder, whole or not at all; an earlier one is replaced."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file with another name and the same suffix, then put it in the place of
+    `path`."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    write(temporary)
     os.replace(temporary, path)
 
 

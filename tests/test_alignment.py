@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lisa_video.alignment import alignment_loss, likelihood_target
+from lisa_video.alignment import alignment_loss, likelihood_target, mean_alignment
 
 
 def random_latents(seed: int) -> Tensor:
@@ -106,3 +106,31 @@ def test_only_the_loss_carries_a_gradient() -> None:
     assert terms.loss.requires_grad
     assert not any(t.requires_grad for t in (terms.per_frame, terms.target_norm, terms.ratio))
     assert torch.autograd.grad(terms.loss, target, allow_unused=True) == (None,)
+
+
+def test_clip_weights_multiply_errors_and_target_norm() -> None:
+    prediction, target = random_latents(0), random_latents(1)
+    frames = torch.tensor([[1.0, 0.5, 0.0], [0.25, 1.0, 1.0]])
+    clips = torch.tensor([0.5, 3.0])
+    terms = alignment_loss(prediction, target, frames, clips)
+    weights = frames * clips[:, None]
+    errors = (prediction - target).square().mean(dim=(1, 3, 4))
+    torch.testing.assert_close(terms.loss, (weights * errors).sum() / frames.sum())
+    norms = target.square().mean(dim=(1, 3, 4))
+    torch.testing.assert_close(terms.target_norm, (weights * norms).sum() / frames.sum())
+    nothing = alignment_loss(torch.zeros_like(target), target, frames, clips)
+    assert nothing.ratio.item() == pytest.approx(1)
+    same = alignment_loss(prediction, target, frames, torch.ones(2))
+    torch.testing.assert_close(same.loss, alignment_loss(prediction, target, frames).loss)
+
+
+def test_mean_over_predictions_of_one_target() -> None:
+    target = random_latents(2)
+    terms = [alignment_loss(random_latents(seed), target) for seed in (0, 1)]
+    both = mean_alignment(terms)
+    torch.testing.assert_close(both.loss, (terms[0].loss + terms[1].loss) / 2)
+    torch.testing.assert_close(both.per_frame.mean(), both.loss)
+    torch.testing.assert_close(both.ratio, both.loss / terms[0].target_norm)
+    alone = mean_alignment(terms[:1])
+    for name in ("loss", "per_frame", "target_norm", "ratio"):
+        assert torch.equal(getattr(alone, name), getattr(terms[0], name)), name

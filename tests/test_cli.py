@@ -2,9 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from lisa_video.benchmarks.config import DecodeBenchmarkConfig, EconomyBenchmarkConfig
+from lisa_video.cli import with_changes
+from lisa_video.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 JOBS = sorted([*ROOT.glob("pipelines/*.py"), *ROOT.glob("demo/*.py")])
@@ -228,3 +233,32 @@ def test_help_loads_nothing_heavy(script: str | Path, job: Path, tmp_path: Path)
     result = launch(runner)
     assert result.returncode == 0, result.stderr
     assert result.stdout.endswith("loaded: []\n"), result.stdout
+
+
+# Changes of a config that is there.
+
+
+def test_changes_are_validated_as_a_file_is() -> None:
+    config = DecodeBenchmarkConfig(videos=[Path("a.mp4")], key_intervals=[3, 4])
+    changed = with_changes(config, {"windows": 5, "videos": ["b.mp4"]}, "here")
+    assert changed == replace(config, windows=5, videos=[Path("b.mp4")])
+    nested = EconomyBenchmarkConfig(fraction=0.5)
+    both = with_changes(nested, {"step.frames": 4, "step": {"batch_size": 2}}, "here")
+    assert both == replace(nested, step=replace(nested.step, frames=4, batch_size=2))
+    assert with_changes(nested, {}, "here") == nested
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"step.frame": 4}, "here: unknown key 'step.frame', nearest is 'step.frames'"),
+        ({"step": {"frame": 4}}, "here: unknown key 'step.frame'"),
+        ({"step": 3}, "here: 'step' is a section"),
+        ({"step.frames": "many"}, "here: .*step.frames"),
+        ({"step.frames": 0}, "here: frames=0: must be at least 1"),
+        ({"every": 20_000}, "here: every=20000"),
+    ],
+)
+def test_changes_that_do_not_fit(changes: dict[str, object], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        with_changes(EconomyBenchmarkConfig(), changes, "here")

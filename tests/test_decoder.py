@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lisa_video.alignment import alignment_loss, likelihood_target
-from lisa_video.decoder import LisaDecoder, narrowed_channels
+from lisa_video.decoder import LisaDecoder, TapDecoders, decoder_folders, narrowed_channels
 
 
 def build_decoder(in_channels: int, upsample_steps: int, seed: int = 0) -> LisaDecoder:
@@ -154,3 +154,27 @@ def test_half_precision_features_stay_half_precision() -> None:
     decoder = build_decoder(in_channels=32, upsample_steps=1).to(torch.bfloat16)
     feature = random_tensor(2, 32, 4, 4).to(torch.bfloat16)
     assert decoder(feature, torch.tensor([7]), 2).dtype == torch.bfloat16
+
+
+def test_decoders_of_taps_predict_apart_and_come_back_from_their_folders(tmp_path: Path) -> None:
+    decoders = TapDecoders({"down_1": build_decoder(8, 0), "mid": build_decoder(16, 1, seed=1)})
+    features = {"down_1": random_tensor(4, 8, 6, 6), "mid": random_tensor(4, 16, 3, 3)}
+    timesteps = torch.tensor([3, 900])
+    both = decoders(features, timesteps, 2, (6, 6))
+    for tap, decoder in decoders.items():
+        assert torch.equal(both[tap], decoder(features[tap], timesteps, 2, (6, 6)))
+    decoders.save_pretrained(tmp_path / "two")
+    for tap, folder in decoder_folders(tmp_path / "two", ["down_1", "mid"]).items():
+        assert folder == tmp_path / "two" / tap
+        loaded = LisaDecoder.from_pretrained(folder)
+        assert torch.equal(loaded(features[tap], timesteps, 2, (6, 6)), both[tap])
+
+
+def test_a_single_decoder_is_saved_in_the_folder_itself(tmp_path: Path) -> None:
+    decoder = build_decoder(8, 0)
+    TapDecoders({"down_1": decoder}).save_pretrained(tmp_path / "one")
+    decoder.save_pretrained(tmp_path / "bare")
+    names = sorted(path.name for path in (tmp_path / "bare").iterdir())
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "bare" / name).read_bytes()

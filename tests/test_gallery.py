@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lisa_video.gallery import as_frames, contact_sheet, side_by_side
+from lisa_video.gallery import as_frames, contact_sheet, side_by_side, titled_rows
 
 
 def test_panels_stand_side_by_side_under_their_labels() -> None:
@@ -31,6 +31,13 @@ def test_contact_sheet_spreads_over_the_clip_and_cuts_long_labels() -> None:
     sheet = contact_sheet([("x" * 300, ramp), ("short", ramp[:1])], frames=3, side=8)
     assert sheet.shape == (2 * (22 + 8), 24, 3)
     assert [sheet[25, column, 0] for column in (0, 8, 16)] == [0, 40, 80]
+
+
+def test_titled_rows_are_as_wide_as_the_widest() -> None:
+    wide, narrow = np.zeros((8, 40, 3), np.uint8), np.zeros((6, 10, 3), np.uint8)
+    joined = titled_rows([("first", wide), ("second", narrow)])
+    assert joined.shape == (22 + 8 + 22 + 6, 40, 3)
+    assert not joined[-6:, :10].any() and joined[-6:, 10:].min() > 200
 
 
 def test_drawn_poses_become_pictures() -> None:

@@ -1,5 +1,6 @@
 """Generation from pose files and driving videos, with real models, files and command line."""
 
+import json
 import runpy
 import subprocess
 import sys
@@ -387,3 +388,25 @@ def test_half_precision_generates(models: Path, pose_file: Path, tmp_path: Path)
     settings = config(models, tmp_path / "out.mp4", driving__poses=pose_file, dtype="bfloat16")
     generate(settings)
     assert torch.from_numpy(read_video(settings.output).frames).float().std() > 0
+
+
+def test_a_retargeted_driver_is_followed_and_told_of(
+    models: Path, pose_file: Path, tmp_path: Path
+) -> None:
+    settings = config(
+        models,
+        tmp_path / "out.mp4",
+        driving__poses=pose_file,
+        driving__retarget__reference=pose_file,
+        driving__retarget__frame=11,
+        driving__smoothing__max_gap=2,
+    )
+    assert (settings.driving.retarget.frame, settings.driving.smoothing.max_gap) == (11, 2)
+    check_generation(settings)
+    generate(settings)
+    record = json.loads((tmp_path / "out.driver.json").read_text())
+    assert [frame["mode"] for frame in record["frames"]] == ["limbs"] * 3
+    stored = settings.output.with_suffix(".yaml")
+    assert parse_config(GenerateConfig, ["--config", str(stored)], "test")[0] == settings
+    with pytest.raises(UserError, match=r"out\.mp4: exists already"):
+        check_generation(settings)

@@ -14,7 +14,9 @@ from lisa_video.predictions import (
     PREDICTION_TYPES,
     PredictionType,
     add_noise,
+    logit_normal_time,
     regression_target,
+    resolution_shift,
     score_factor,
     shifted_time,
     to_noise,
@@ -190,3 +192,21 @@ def test_shifted_times_stay_in_order_and_shift_one_changes_nothing() -> None:
     shifted = shifted_time(uniform, 3.0)
     assert (shifted.diff() > 0).all() and shifted[0] == 0 and shifted[-1] == 1
     assert shifted[5] == pytest.approx(0.75)  # 3 * 0.5 / (1 + 2 * 0.5)
+
+
+def test_logit_normal_times_have_their_quantiles() -> None:
+    """The median is sigmoid(mean), and a deviation to either side sigmoid(mean -+ std)."""
+    normal = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+    times = logit_normal_time(normal, mean=0.5, std=2.0)
+    expected = [1 / (1 + math.exp(1.5)), 1 / (1 + math.exp(-0.5)), 1 / (1 + math.exp(-2.5))]
+    assert times.tolist() == pytest.approx(expected)
+
+
+def test_resolution_shift_is_the_root_of_the_ratio_of_cells() -> None:
+    assert resolution_shift(1.0, 64 * 64, 32 * 32) == 2.0
+    assert resolution_shift(3.0, 500, 500) == 3.0
+    # The published form, which is a shift by that root after the one before.
+    times = torch.linspace(0, 1, 11, dtype=torch.float64)
+    root = math.sqrt(4000 / 1000)
+    published = root * shifted_time(times, 3.0) / (1 + (root - 1) * shifted_time(times, 3.0))
+    torch.testing.assert_close(shifted_time(times, resolution_shift(3.0, 4000, 1000)), published)

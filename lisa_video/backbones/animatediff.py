@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from lisa_video.backbones.base import VideoBackbone
+from lisa_video.checkpointing import make_motion_checkpointable
+from lisa_video.encoders import load_components
 from lisa_video.errors import UserError
-from lisa_video.injection import MID, InjectionPoint, SideResiduals, unet_points
+from lisa_video.injection import MID, InjectionPoint, SideResiduals, clip_rows, unet_points
 from lisa_video.loading import (
     ComponentTable,
     first_line,
     libraries_silent,
-    load_components,
     load_pretrained,
 )
 from lisa_video.offloading import execution_device
@@ -62,6 +63,7 @@ class AnimateDiffBackbone(VideoBackbone):
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
         local_files_only: bool = False,
+        encoders_later: bool = False,
     ) -> Self:
         """Load from a diffusers folder or hub name; weights are read from safetensors only.
 
@@ -71,7 +73,9 @@ class AnimateDiffBackbone(VideoBackbone):
         with "linear", Stable Diffusion with "scaled_linear". The others are those of the base.
         """
         hub = {"revision": revision, "local_files_only": local_files_only}
-        unet, vae, text_encoder, tokenizer, scheduler = load_components(path, cls.components, hub)
+        unet, vae, text_encoder, tokenizer, scheduler = load_components(
+            path, cls.components, hub, encoders_later=encoders_later
+        )
         if isinstance(unet, UNet2DConditionModel):
             unet = _with_motion(path, unet, motion_adapter, local_files_only)
         if beta_schedule is not None:
@@ -80,17 +84,18 @@ class AnimateDiffBackbone(VideoBackbone):
 
     def _check_parts(self) -> None:
         # torch.compile stands in for the model that it compiles.
-        unet, vae = getattr(self.main_network, "_orig_mod", self.main_network), self.vae
+        unet = getattr(self.main_network, "_orig_mod", self.main_network)
+        vae_channels = self.vae_config.latent_channels
         if not isinstance(unet, UNetMotionModel):
             raise UserError(f"unet is a {type(unet).__name__}, AnimateDiff needs a UNetMotionModel")
         if unet.config.addition_embed_type is not None:
             raise UserError(
                 "this UNet wants added embeddings (SDXL): only Stable Diffusion 1.x fits"
             )
-        if unet.config.in_channels != vae.config.latent_channels:
+        if unet.config.in_channels != vae_channels:
             raise UserError(
                 f"the UNet takes {unet.config.in_channels} channels and the VAE makes "
-                f"{vae.config.latent_channels}: they are not of one checkpoint, or of another method"
+                f"{vae_channels}: they are not of one checkpoint, or of another method"
             )
 
     def _all_points(self) -> Mapping[str, InjectionPoint]:
@@ -104,7 +109,7 @@ class AnimateDiffBackbone(VideoBackbone):
 
     @property
     def vae_scale_factor(self) -> int:
-        return 1 << len(self.vae.config.block_out_channels) - 1
+        return 1 << len(self.vae_config.block_out_channels) - 1
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -126,7 +131,7 @@ class AnimateDiffBackbone(VideoBackbone):
         latents = torch.cat(
             [each.mode() if generator is None else each.sample(generator) for each in posteriors]
         )
-        latents = latents * self.vae.config.scaling_factor
+        latents = latents * self.vae_config.scaling_factor
         return rearrange(latents, "(b f) c h w -> b c f h w", f=pixels.shape[1])
 
     @torch.no_grad()
@@ -135,7 +140,7 @@ class AnimateDiffBackbone(VideoBackbone):
         device = execution_device(self.vae)
         for some in latents.split(frames_at_once, dim=2):
             images = rearrange(some, "b c f h w -> (b f) c h w").to(device, self.vae.dtype)
-            pixels = self.vae.decode(images / self.vae.config.scaling_factor).sample.float()
+            pixels = self.vae.decode(images / self.vae_config.scaling_factor).sample.float()
             yield rearrange(pixels, "(b f) c h w -> b f c h w", f=some.shape[2]).clamp(-1, 1)
 
     @property
@@ -177,19 +182,35 @@ class AnimateDiffBackbone(VideoBackbone):
         return prediction
 
     def predict_with_prior(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        residuals: SideResiduals,
+        prior_clips: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As the base has it, from one pass of the encoder, for which no graph is kept.
 
         Control enters a UNet at the skips and after the middle only, so that everything before is
         the same with and without it. The prior is an unmodified forward; the up blocks then run
-        again on the arguments that they were called with, residuals added.
+        again on the arguments that they were called with, residuals added. Where only some clips
+        have a prior, the up blocks of that forward see these alone.
         """
         assert residuals.points.keys() <= self.injection_points.keys(), residuals.points.keys()
         calls: list[dict[str, Any]] = []
 
-        def record(_block: object, _args: object, arguments: dict[str, Any]) -> None:
+        def record(
+            _block: object, args: tuple[Any, ...], arguments: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
             calls.append(arguments)
+            if prior_clips is None:
+                return None
+            # From the second block on, the activation has no other clips any more.
+            done = {"hidden_states"} if len(calls) > 1 else set()
+            return args, {
+                name: value if name in done else _of_clips(value, prior_clips, len(noisy))
+                for name, value in arguments.items()
+            }
 
         hooks = [
             block.register_forward_pre_hook(record, with_kwargs=True)
@@ -214,6 +235,10 @@ class AnimateDiffBackbone(VideoBackbone):
     ) -> SideOutput:
         output: SideOutput = side_network(noisy, timesteps, text.to(noisy.dtype), pose_frames)
         return output
+
+    def enable_gradient_checkpointing(self) -> None:
+        make_motion_checkpointable(self.main_network)
+        super().enable_gradient_checkpointing()
 
     def _rerun_up_blocks(self, calls: list[dict[str, Any]], residuals: SideResiduals) -> Tensor:
         """The UNet after its middle block, on recorded arguments plus residuals: (B*F, C, h, w)."""
@@ -244,6 +269,15 @@ class AnimateDiffBackbone(VideoBackbone):
             ),
             "mid_block_additional_residual": points.get(MID),
         }
+
+
+def _of_clips(value: Any, clips: Tensor, batch: int) -> Any:
+    """The rows of some clips, where `value` is or holds tensors (B*F, ...) of all of them."""
+    if isinstance(value, tuple):
+        return tuple(_of_clips(each, clips, batch) for each in value)
+    if isinstance(value, Tensor):
+        return clip_rows(value, clips, batch)
+    return value
 
 
 def _plus(activation: Tensor, residuals: SideResiduals, name: str) -> Tensor:

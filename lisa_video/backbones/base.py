@@ -25,9 +25,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from lisa_video.backbones.noise import noise_path
+from lisa_video.encoders import FrozenEncoder, load_components
 from lisa_video.errors import UserError
 from lisa_video.injection import InjectionPoint, SideResiduals
-from lisa_video.loading import ComponentTable, cast, load_components
+from lisa_video.loading import ComponentTable, cast
 from lisa_video.predictions import PredictionType
 from lisa_video.side_networks.base import SideNetwork, SideOutput
 
@@ -64,13 +65,16 @@ class VideoBackbone(ABC):
     def __init__(
         self,
         main_network: ModelMixin,
-        vae: ModelMixin,
-        text_encoder: PreTrainedModel,
+        vae: ModelMixin | FrozenEncoder,
+        text_encoder: PreTrainedModel | FrozenEncoder,
         tokenizer: PreTrainedTokenizerBase,
         scheduler: SchedulerMixin,
     ) -> None:
-        self.main_network, self.vae = main_network, vae
-        self.text_encoder, self.tokenizer, self.scheduler = text_encoder, tokenizer, scheduler
+        self.main_network, self.tokenizer, self.scheduler = main_network, tokenizer, scheduler
+        self.encoders = {
+            name: part if isinstance(part, FrozenEncoder) else FrozenEncoder.of(part)
+            for name, part in (("vae", vae), ("text_encoder", text_encoder))
+        }
         self._check_parts()
         self.noise = noise_path(scheduler)
         if self.noise.prediction_type not in self.prediction_types:
@@ -79,8 +83,7 @@ class VideoBackbone(ABC):
                 f"backbone of kind {self.kind} predicts {' or '.join(self.prediction_types)}"
             )
         self.injection_points = self._all_points()
-        for module in (main_network, vae, text_encoder):
-            module.eval().requires_grad_(False)
+        main_network.eval().requires_grad_(False)
         self._fingerprint: str | None = None
 
     @classmethod
@@ -91,15 +94,18 @@ class VideoBackbone(ABC):
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
         local_files_only: bool = False,
+        encoders_later: bool = False,
     ) -> Self:
         """Load from a diffusers folder or hub name; weights are read from safetensors only.
 
+        With `encoders_later`, VAE and text encoder are loaded when they are first asked for.
         `revision` is a branch, tag or commit of `path` on the hub, `local_files_only` never asks
         the hub. Raises UserError where there is nothing loadable, or a component is missing or of
         another class than this backbone's.
         """
         hub = {"revision": revision, "local_files_only": local_files_only}
-        return cls(*load_components(path, cls.components, hub)).to(dtype=dtype)
+        parts = load_components(path, cls.components, hub, encoders_later=encoders_later)
+        return cls(*parts).to(dtype=dtype)
 
     @abstractmethod
     def _check_parts(self) -> None:
@@ -121,6 +127,33 @@ class VideoBackbone(ABC):
                 f"side_network.{unknown[0]}: a backbone of kind {self.kind} takes no such setting"
             )
         return make(self, **settings)
+
+    # Its encoders.
+
+    @property
+    def vae(self) -> ModelMixin:
+        """The VAE, loaded by now; UserError where it cannot be."""
+        return self.encoders["vae"].model()
+
+    @property
+    def text_encoder(self) -> PreTrainedModel:
+        """The text encoder, loaded by now; UserError where it cannot be."""
+        return self.encoders["text_encoder"].model()
+
+    @property
+    def vae_config(self) -> Any:
+        """The VAE's configuration, which is known before it is loaded."""
+        return self.encoders["vae"].config
+
+    def load_encoders(self) -> None:
+        """Load what has not been loaded yet; UserError where it cannot be."""
+        for encoder in self.encoders.values():
+            encoder.model()
+
+    def park_encoders(self) -> None:
+        """Move VAE and text encoder to main memory until they are asked for again."""
+        for encoder in self.encoders.values():
+            encoder.park()
 
     # What it is.
 
@@ -178,9 +211,10 @@ class VideoBackbone(ABC):
         """Move and cast every part, and return self. The fingerprint stays that before the cast."""
         if dtype not in (None, self.dtype):
             self._fingerprint = self.fingerprint()
-        for module in (self.main_network, self.vae, self.text_encoder):
-            cast(module, dtype)
-            module.to(device=device)
+        cast(self.main_network, dtype)
+        self.main_network.to(device=device)
+        for encoder in self.encoders.values():
+            encoder.to(device, dtype)
         return self
 
     def fingerprint(self) -> str:
@@ -304,13 +338,20 @@ class VideoBackbone(ABC):
 
     @abstractmethod
     def predict_with_prior(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        residuals: SideResiduals,
+        prior_clips: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Controlled and prior prediction, both (B, C, T, h, w); what control leaves alone runs
         once.
 
         Equal to `predict` with and without residuals. Gradients flow into the residuals of the
-        controlled prediction; the prior is made without gradient. Arguments as `predict`.
+        controlled prediction; the prior is made without gradient. Arguments as `predict`;
+        `prior_clips`, long (P,), are the indices of the clips whose prior (P, C, T, h, w) is made,
+        where it is not that of all.
         """
 
     @abstractmethod

@@ -7,6 +7,7 @@ L tokens of text, D text width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from os import PathLike
 from typing import ClassVar
 
@@ -26,6 +27,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from lisa_video.backbones.transformer import TransformerBackbone
+from lisa_video.encoders import FrozenEncoder
 from lisa_video.errors import UserError
 from lisa_video.loading import ComponentTable
 from lisa_video.offloading import bring
@@ -70,8 +72,8 @@ class CogVideoXBackbone(TransformerBackbone):
     def __init__(
         self,
         main_network: ModelMixin,
-        vae: ModelMixin,
-        text_encoder: PreTrainedModel,
+        vae: ModelMixin | FrozenEncoder,
+        text_encoder: PreTrainedModel | FrozenEncoder,
         tokenizer: PreTrainedTokenizerBase,
         scheduler: SchedulerMixin,
     ) -> None:
@@ -89,6 +91,7 @@ class CogVideoXBackbone(TransformerBackbone):
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
         local_files_only: bool = False,
+        encoders_later: bool = False,
     ) -> Self:
         """As the base has it; `text_tokens` is the length that prompts are padded to.
 
@@ -96,7 +99,11 @@ class CogVideoXBackbone(TransformerBackbone):
         its positions to the tokens (2B).
         """
         backbone = super().from_pretrained(
-            path, dtype=dtype, revision=revision, local_files_only=local_files_only
+            path,
+            dtype=dtype,
+            revision=revision,
+            local_files_only=local_files_only,
+            encoders_later=encoders_later,
         )
         made_for = backbone.text_tokens
         if text_tokens not in (None, made_for) and not backbone._is_rotary:
@@ -127,7 +134,7 @@ class CogVideoXBackbone(TransformerBackbone):
 
     @property
     def vae_scale_factor(self) -> int:
-        return 1 << len(self.vae.config.block_out_channels) - 1
+        return 1 << len(self.vae_config.block_out_channels) - 1
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -155,14 +162,14 @@ class CogVideoXBackbone(TransformerBackbone):
 
     @property
     def _vae_channels(self) -> int:
-        return int(self.vae.config.latent_channels)
+        return int(self.vae_config.latent_channels)
 
     def _scaled(self, latents: Tensor) -> Tensor:
-        scaled: Tensor = latents * self.vae.config.scaling_factor
+        scaled: Tensor = latents * self.vae_config.scaling_factor
         return scaled
 
     def _unscaled(self, latents: Tensor) -> Tensor:
-        unscaled: Tensor = latents / self.vae.config.scaling_factor
+        unscaled: Tensor = latents / self.vae_config.scaling_factor
         return unscaled
 
     def _decoded(self, latents: Tensor) -> Iterator[Tensor]:
@@ -193,7 +200,20 @@ class CogVideoXBackbone(TransformerBackbone):
         """Cosines and sines of the positions, both float32 (T * rows * columns, head width)."""
         frames, height, width = noisy.shape[2:]
         factor = self.vae_scale_factor
-        positions: tuple[Tensor, Tensor] = self._pipeline._prepare_rotary_positional_embeddings(
+        positions: tuple[Tensor, Tensor] = self._positions._prepare_rotary_positional_embeddings(
             height * factor, width * factor, frames, noisy.device
         )
         return positions
+
+    @cached_property
+    def _positions(self) -> CogVideoXPipeline:
+        """diffusers' pipeline, without the parts that positions do not depend on."""
+        pipeline = CogVideoXPipeline(
+            tokenizer=None,
+            text_encoder=None,
+            vae=None,
+            transformer=self.main_network,
+            scheduler=self.scheduler,
+        )
+        pipeline.vae_scale_factor_spatial = self.vae_scale_factor
+        return pipeline

@@ -128,7 +128,7 @@ class TransformerBackbone(VideoBackbone):
     def encode_text(self, prompts: list[str]) -> Tensor:
         """As diffusers' pipeline encodes them: Wan has zeros after a prompt's end, CogVideoX what
         the text encoder makes of padding."""
-        text: Tensor = self._pipeline.encode_prompt(
+        text: Tensor = self._text_pipeline.encode_prompt(
             prompts,
             do_classifier_free_guidance=False,
             max_sequence_length=self.text_tokens,
@@ -137,12 +137,12 @@ class TransformerBackbone(VideoBackbone):
         return text
 
     @cached_property
-    def _pipeline(self) -> DiffusionPipeline:
-        """diffusers' pipeline over the same parts, for what it computes around the models."""
+    def _text_pipeline(self) -> DiffusionPipeline:
+        """diffusers' pipeline over the parts that encode prompts."""
         return self.pipeline_class(
             tokenizer=self.tokenizer,
             text_encoder=self.text_encoder,
-            vae=self.vae,
+            vae=None,
             transformer=self.main_network,
             scheduler=self.scheduler,
         )
@@ -166,16 +166,26 @@ class TransformerBackbone(VideoBackbone):
             return self._forward(noisy, timesteps, text)
 
     def predict_with_prior(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        residuals: SideResiduals,
+        prior_clips: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As the base has it; the blocks up to the first injection run once, without a graph."""
         first = min(self._index(name) for name in residuals.points)
         noted = _Noted(self.blocks[first], self.layout)
-        with torch.no_grad(), self._wrapped({first: noted}):
+        # The prior of all clips goes on from there at once; that of some needs a forward of its own.
+        later = range(first + 1, len(self.blocks)) if prior_clips is not None else ()
+        skipped = {index: _Skipped(self.blocks[index], self.layout) for index in later}
+        with torch.no_grad(), self._wrapped({first: noted, **skipped}):
             prior = self._forward(noisy, timesteps, text)
-        handed_on: dict[int, nn.Module] = {
-            index: _HandedOn(noted.states) for index in range(first + 1)
-        }
+        if prior_clips is not None:
+            states = {name: state[prior_clips] for name, state in noted.states.items()}
+            with torch.no_grad(), self._wrapped(_handed_on(states, first)):
+                prior = self._forward(noisy[prior_clips], timesteps[prior_clips], text[prior_clips])
+        handed_on = _handed_on(noted.states, first)
         with self._wrapped(handed_on | self._controlled(residuals, handed_on)):
             return self._forward(noisy, timesteps, text), prior
 
@@ -271,6 +281,11 @@ class _HandedOn(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.output
+
+
+def _handed_on(states: Mapping[str, Tensor], last: int) -> dict[int, nn.Module]:
+    """In the places of the blocks up to `last`, which gave back `states`."""
+    return {index: _HandedOn(states) for index in range(last + 1)}
 
 
 class _Skipped(nn.Module):

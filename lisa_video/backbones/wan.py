@@ -69,6 +69,7 @@ class WanBackbone(TransformerBackbone):
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
         local_files_only: bool = False,
+        encoders_later: bool = False,
     ) -> Self:
         """As the base has it; `text_tokens` is the length that prompts are padded to."""
         hub = {"revision": revision, "local_files_only": local_files_only}
@@ -79,7 +80,11 @@ class WanBackbone(TransformerBackbone):
                 "both; take Wan 2.1 or Wan 2.2 TI2V-5B"
             )
         backbone = super().from_pretrained(
-            path, dtype=dtype, revision=revision, local_files_only=local_files_only
+            path,
+            dtype=dtype,
+            revision=revision,
+            local_files_only=local_files_only,
+            encoders_later=encoders_later,
         )
         backbone.text_tokens = text_tokens
         return backbone
@@ -96,7 +101,7 @@ class WanBackbone(TransformerBackbone):
 
     @property
     def vae_scale_factor(self) -> int:
-        return int(self.vae.config.scale_factor_spatial)
+        return int(self.vae_config.scale_factor_spatial)
 
     @property
     def frame_size(self) -> None:
@@ -111,7 +116,7 @@ class WanBackbone(TransformerBackbone):
 
     @property
     def _vae_channels(self) -> int:
-        return int(self.vae.config.z_dim)
+        return int(self.vae_config.z_dim)
 
     def _scaled(self, latents: Tensor) -> Tensor:
         mean, std = self._latent_statistics(latents)
@@ -123,7 +128,7 @@ class WanBackbone(TransformerBackbone):
 
     def _latent_statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each latent channel, (1, C, 1, 1, 1)."""
-        config = self.vae.config
+        config = self.vae_config
         mean, std = (
             rearrange(torch.tensor(values), "c -> 1 c 1 1 1").to(latents)
             for values in (config.latents_mean, config.latents_std)

@@ -10,10 +10,12 @@ from typing import Any
 from lisa_video.benchmarks.config import (
     AttentionBenchmarkConfig,
     DecodeBenchmarkConfig,
+    EconomyBenchmarkConfig,
     ExtractBenchmarkConfig,
     FvdBenchmarkConfig,
     LoaderBenchmarkConfig,
     ManifestBenchmarkConfig,
+    MemoryBenchmarkConfig,
     ParametersBenchmarkConfig,
     StepBenchmarkConfig,
 )
@@ -39,12 +41,14 @@ class Benchmark:
 
 BENCHMARKS = {
     "step": Benchmark(StepBenchmarkConfig, "lisa_video.benchmarks.step"),
+    "economy": Benchmark(EconomyBenchmarkConfig, "lisa_video.benchmarks.economy"),
     "parameters": Benchmark(ParametersBenchmarkConfig, "lisa_video.benchmarks.parameters"),
     "attention": Benchmark(AttentionBenchmarkConfig, "lisa_video.benchmarks.attention"),
     "fvd": Benchmark(FvdBenchmarkConfig, "lisa_video.benchmarks.fvd"),
     "decode": Benchmark(DecodeBenchmarkConfig, "lisa_video.benchmarks.decode"),
     "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
     "loader": Benchmark(LoaderBenchmarkConfig, "lisa_video.benchmarks.loader"),
+    "memory": Benchmark(MemoryBenchmarkConfig, "lisa_video.benchmarks.memory"),
     "manifest": Benchmark(ManifestBenchmarkConfig, "lisa_video.benchmarks.manifest"),
     "generation": Benchmark(GenerationBenchmarkConfig, "lisa_video.benchmarks.generation"),
     "long_video": Benchmark(LongVideoBenchmarkConfig, "lisa_video.benchmarks.long_video"),

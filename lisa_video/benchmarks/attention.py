@@ -35,7 +35,7 @@ class KernelCost:
     seconds: float
     """Median of a training step."""
     peak_mb: float
-    """MiB, as `measure.peak_memory_mb` counts it."""
+    """MiB, as `hardware.peak_memory_mb` counts it."""
 
 
 def check(config: AttentionBenchmarkConfig) -> None:

@@ -9,7 +9,8 @@ from typing import Literal
 from lisa_video.attention_config import AttentionChoice
 from lisa_video.config_checks import at_least
 from lisa_video.errors import UserError
-from lisa_video.training.config import BackboneConfig, Precision
+from lisa_video.training.config import AlignmentConfig, BackboneConfig, Precision, aligned_steps
+from lisa_video.training.config.objective import Schedule
 
 EMBEDDED_BACKBONE = "data/embedded/animatediff/backbone"
 REAL_TRAININGS = (
@@ -31,8 +32,8 @@ class StepBenchmarkConfig:
     """The frozen main network."""
     injection: list[str | int] | dict[str, int] | Literal["all"] = "all"
     """Injection points with a zero projection, as side_network.injection of a training."""
-    tap: str = "down_5"
-    """Injection point whose feature the LISA decoder reads."""
+    tap: list[str] | str = "down_5"
+    """Injection point, or points, whose feature the LISA decoder reads."""
     batch_size: int = 8
     """Clips per step."""
     frames: int = 8
@@ -59,6 +60,48 @@ class StepBenchmarkConfig:
     def __post_init__(self) -> None:
         at_least(1, batch_size=self.batch_size, frames=self.frames, repeats=self.repeats)
         at_least(0, warm_up=self.warm_up, threads=self.threads)
+
+    @property
+    def taps(self) -> list[str]:
+        """The tapped injection points."""
+        return AlignmentConfig(tap=self.tap).taps
+
+
+@dataclass(frozen=True)
+class EconomyBenchmarkConfig:
+    """Time of a LISA training over plain, averaged over a run whose alignment loss is made in some
+    steps, of some clips or up to a step only, and the same with a second full forward."""
+
+    step: StepBenchmarkConfig = field(default_factory=StepBenchmarkConfig)
+    """The training step; its `json` has no effect."""
+    steps: int = 10_000
+    """Optimizer steps of the run."""
+    every: int = 2
+    """alignment.every of the training."""
+    fraction: float = 1.0
+    """alignment.fraction of the training."""
+    schedule: Schedule = "constant"
+    """alignment.schedule of the training."""
+    until: int | None = None
+    """alignment.until of the training."""
+    json: Path | None = None
+    """File for the result as JSON; must not exist."""
+
+    def __post_init__(self) -> None:
+        at_least(1, steps=self.steps)
+        if not aligned_steps(self.alignment, self.steps):
+            raise UserError(f"every={self.every}: none of {self.steps} steps has an alignment loss")
+
+    @property
+    def alignment(self) -> AlignmentConfig:
+        """As a training has it."""
+        return AlignmentConfig(
+            tap=self.step.tap,
+            every=self.every,
+            fraction=self.fraction,
+            schedule=self.schedule,
+            until=self.until,
+        )
 
 
 @dataclass(frozen=True)
@@ -251,6 +294,32 @@ class LoaderBenchmarkConfig:
             repeats=self.repeats,
         )
         at_least(0, warm_up=self.warm_up, threads=self.threads)
+
+
+@dataclass(frozen=True)
+class MemoryBenchmarkConfig:
+    """Peak memory of LISA training steps, estimated and measured, and that of a naive training
+    against one with everything on; on the CPU."""
+
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(EMBEDDED_BACKBONE))
+    """The frozen main network."""
+    tap: str = "down_3"
+    """Injection point whose feature the LISA decoder reads."""
+    sizes: list[tuple[int, int, int]] = field(
+        default_factory=lambda: [(8, 64, 2), (8, 64, 8), (16, 128, 2)]
+    )
+    """Frames, side in pixels and clips of trainings; the last is trained naively as well."""
+    threads: int = 0
+    """Torch threads; 0 takes torch's default."""
+    seed: int = 0
+    """Of clips and weights."""
+    json: Path | None = None
+    """File for the result as JSON; must not exist."""
+
+    def __post_init__(self) -> None:
+        at_least(0, threads=self.threads)
+        if not self.sizes or min(map(min, self.sizes)) < 1:
+            raise UserError(f"sizes={self.sizes}: frames, side and clips must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""Measuring: interleaved times, and the peak memory of a fresh process."""
+"""Measuring: interleaved times, and processes that begin afresh."""
 
 import multiprocessing
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,8 +10,6 @@ import torch
 from tqdm import tqdm
 
 from lisa_video.errors import UserError
-
-MIB = 2**20
 
 
 def interleaved_seconds(
@@ -73,16 +70,6 @@ def in_fresh_processes(
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             measured[name] = pool.submit(measure, name).result()
     return measured
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Most memory that this process has held, in MiB: tensors on CUDA, resident memory on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / MIB
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MIB if sys.platform == "darwin" else peak / 1024
 
 
 def chosen_device(name: str) -> torch.device:

@@ -27,10 +27,10 @@ from lisa_video.benchmarks.measure import (
     chosen_device,
     in_fresh_processes,
     interleaved_medians,
-    peak_memory_mb,
 )
-from lisa_video.decoder import new_decoder
+from lisa_video.decoder import TapDecoders, new_decoder
 from lisa_video.errors import UserError
+from lisa_video.hardware import peak_memory_mb
 from lisa_video.injection import SideResiduals, chosen_points
 from lisa_video.reports import check_new_file, format_table, package_versions, write_json
 from lisa_video.training.losses import (
@@ -43,7 +43,7 @@ from lisa_video.training.losses import (
 )
 from lisa_video.training.setup import DTYPES, open_backbone
 
-Variant = Literal["plain", "lisa", "lisa_two_forwards"]
+Variant = Literal["plain", "lisa", "lisa_two_forwards", "lisa_skipped"]
 VARIANTS: tuple[Variant, ...] = ("plain", "lisa", "lisa_two_forwards")
 MEMORY_STEPS = 2
 """AdamW's moments exist from the first step on: the second holds all that any later one holds."""
@@ -79,11 +79,16 @@ def with_two_forwards(backbone: VideoBackbone) -> VideoBackbone:
     """A twin on the same models that makes the prior by a second full forward: the baseline."""
 
     def predict_with_prior(
-        noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: SideResiduals
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        residuals: SideResiduals,
+        prior_clips: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         controlled = backbone.predict(noisy, timesteps, text, residuals)
+        some = slice(None) if prior_clips is None else prior_clips
         with torch.no_grad():
-            prior = backbone.predict(noisy, timesteps, text)
+            prior = backbone.predict(noisy[some], timesteps[some], text[some])
         return controlled, prior
 
     twin = copy.copy(backbone)
@@ -99,8 +104,9 @@ def check(config: StepBenchmarkConfig) -> None:
     backbone.check_frames(config.frames)
     backbone.check_size(config.size)
     names = chosen_points(config.injection, backbone.injection_points)
-    if config.tap not in names:
-        raise UserError(f"tap={config.tap}: must be one of the injected points {', '.join(names)}")
+    for tap in config.taps:
+        if tap not in names:
+            raise UserError(f"tap={tap}: must be one of the injected points {', '.join(names)}")
 
 
 def run(config: StepBenchmarkConfig) -> None:
@@ -142,22 +148,29 @@ def measure_peak_mb(config: StepBenchmarkConfig, variant: Variant) -> float:
 
 
 def build_step(
-    config: StepBenchmarkConfig, backbone: VideoBackbone, variant: Variant
+    config: StepBenchmarkConfig, backbone: VideoBackbone, variant: Variant, fraction: float = 1.0
 ) -> Callable[[], LossTerms]:
-    """One training step of a side network of its own, on inputs that depend on the seed alone."""
+    """One training step of a side network of its own, on inputs that depend on the seed alone.
+
+    The alignment loss is made of a `fraction` of the batch; `lisa_skipped` is a step of a LISA
+    training that has none.
+    """
+    taps = list(config.taps) if variant != "plain" else []
     side_network = backbone.new_side_network(
-        injection=config.injection,
-        taps=[config.tap] if variant != "plain" else [],
-        seed=config.seed,
+        injection=config.injection, taps=taps, seed=config.seed
     )
     dtype = DTYPES[config.mixed_precision]
     use_attention(config.attention, (backbone.main_network, side_network), dtype, training=True)
     trained = list(side_network.parameters())
     lisa = None
     if variant != "plain":
-        decoder = new_decoder(side_network.tap_points[config.tap], backbone.latent_channels)
-        lisa = LisaObjective(decoder.to(backbone.device), config.tap, weight=0.2)
+        points = side_network.tap_points
+        decoder = TapDecoders(
+            {tap: new_decoder(points[tap], backbone.latent_channels) for tap in taps}
+        ).to(backbone.device)
         trained += decoder.parameters()
+        if variant != "lisa_skipped":
+            lisa = LisaObjective(decoder, taps, 0.2, fraction)
     if variant == "lisa_two_forwards":
         backbone = with_two_forwards(backbone)
     optimizer = torch.optim.AdamW(trained, lr=1e-5)

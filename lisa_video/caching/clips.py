@@ -127,7 +127,7 @@ def collate_encoded(clips: Sequence[EncodedClip]) -> EncodedBatch:
     """Stack clips of equal frames and size."""
     conditions = [clip.condition for clip in clips]
     pose_frames = np.stack([each.pose_frames for each in conditions])
-    weights = np.stack([each.poses.frame_weights() for each in conditions])
+    weights = np.stack([each.frame_weights for each in conditions])
     return EncodedBatch(
         ids=[each.id for each in conditions],
         latents=torch.stack([clip.latents for clip in clips]),

@@ -12,8 +12,6 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lisa_video.backbones.base import VideoBackbone
@@ -24,8 +22,6 @@ PREPROCESSING_VERSION = 1
 from pixels to what is stored. Count up where any of it changes."""
 
 _KEY_DIGITS = 32
-# What transformers writes into a configuration about the file, and not about the model.
-_PASSING = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,14 @@ class EncoderKeys:
 
     @classmethod
     def of(cls, backbone: VideoBackbone) -> EncoderKeys:
-        """Reads all weights of both encoders, so ask once."""
+        """Loads no encoder, but may read the files of its weights, so ask once."""
         text = {
-            "model": module_hash(backbone.text_encoder),
+            "model": backbone.encoders["text_encoder"].key(),
             "tokenizer": tokenizer_settings(backbone.tokenizer),
             "tokens": getattr(backbone, "text_tokens", None),
         }
         return cls(
-            _hash(["vae", backbone.kind, module_hash(backbone.vae)]),
+            _hash(["vae", backbone.kind, backbone.encoders["vae"].key()]),
             _hash(["text", backbone.kind, text]),
         )
 
@@ -57,23 +53,6 @@ class EncoderKeys:
     def states(self, caption: str) -> str:
         """Key of the text states (L, D) of a caption."""
         return _hash(["states", PREPROCESSING_VERSION, self.text, caption])
-
-
-def module_hash(module: nn.Module) -> str:
-    """SHA-256 over a model's class, settings, and weights with their names, shapes and dtypes."""
-    settings = getattr(module, "config", {})
-    values = settings.to_diff_dict() if hasattr(settings, "to_diff_dict") else dict(settings)
-    known = {
-        key: value
-        for key, value in values.items()
-        if key not in _PASSING and not key.startswith("_")
-    }
-    digest = hashlib.sha256(_text([type(module).__name__, known]).encode())
-    for name, weights in sorted(module.state_dict().items()):
-        digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}".encode())
-        plain = weights.detach().cpu().contiguous().reshape(-1)
-        digest.update(plain.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def tokenizer_settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

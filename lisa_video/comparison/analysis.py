@@ -29,12 +29,12 @@ class CurvePoint:
     seeds: int
 
 
-def first_reaching(curve: Curve, level: float) -> float | None:
+def first_reaching(curve: Sequence[tuple[float, float]], level: float) -> float | None:
     """The step at which a curve first reaches `level`, linear between its points; None if it never does.
 
     A curve that starts at or above the level reaches it at its first point.
     """
-    previous: tuple[int, float] | None = None
+    previous: tuple[float, float] | None = None
     for step, value in curve:
         if value >= level:
             if previous is None:

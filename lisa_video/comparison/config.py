@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from lisa_video.errors import UserError
 from lisa_video.training.config import Objective, TrainConfig
@@ -58,6 +58,18 @@ class ScoreConfig:
             raise UserError(f"score.at={self.at}: give increasing steps, each at least 1")
         if self.clips < 1 or self.inference_steps < 1:
             raise UserError("score.clips and score.inference_steps must be at least 1")
+
+
+class Scored(Protocol):
+    """A config of arms that are trained alike and scored alike."""
+
+    @property
+    def training(self) -> TrainConfig:
+        """What all arms share."""
+
+    @property
+    def score(self) -> ScoreConfig:
+        """How they are scored."""
 
 
 @dataclass(frozen=True)

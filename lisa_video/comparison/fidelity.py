@@ -14,7 +14,8 @@ import numpy as np
 from lisa_video.backbones import load_side_network
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.comparison.config import CompareConfig
-from lisa_video.comparison.scoring import HeldOutClips
+from lisa_video.comparison.scoring import held_out_clips
+from lisa_video.evaluation.held_out import HeldOutClips
 from lisa_video.metrics.extractors import FeatureExtractor, build_extractor, distance_name
 from lisa_video.metrics.fvd import features_of_clips, frechet_of_features
 from lisa_video.metrics.presets import fvd_preset
@@ -47,9 +48,7 @@ class FidelityScorer:
         self.preset = fvd_preset(settings.preset)
         self.extractor: FeatureExtractor = build_extractor(settings.network, self.preset)
         self.name = distance_name("FVD", self.extractor)
-        self.held_out = HeldOutClips.from_config(
-            config, count=settings.clips, frames=settings.frames
-        )
+        self.held_out = held_out_clips(config, count=settings.clips, frames=settings.frames)
         real = np.stack([clip.pixels for clip in self.held_out.clips])
         self.real = features_of_clips(real, self.extractor, _AT_ONCE)
         score = config.score
@@ -74,7 +73,7 @@ class FidelityScorer:
         generated = np.concatenate(
             [
                 HeldOutClips(clips[start : start + _AT_ONCE], self.held_out.detector).generate(
-                    self.backbone, side, self.config
+                    self.backbone, side, self.config.score
                 )
                 for start in range(0, len(clips), _AT_ONCE)
             ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lisa_video.comparison.analysis import CurvePoint
+from lisa_video.reports import replace_file
 
 if TYPE_CHECKING:
     from lisa_video.comparison.run import Comparison, SettingSummary
@@ -34,7 +35,7 @@ def draw_curves(comparison: Comparison, path: Path) -> None:
     for axes, (name, title) in zip(panels, _PANELS, strict=True):
         for objective in ("plain", "lisa"):
             best = comparison.best(objective)
-            _draw(axes, best.curves[name], _COLOURS[objective], _LABELS[objective])
+            draw_curve(axes, best.curves[name], _COLOURS[objective], _LABELS[objective])
         axes.set_title(title, fontsize=11)
         axes.set_xlabel("optimizer step")
         axes.grid(alpha=0.25)
@@ -47,20 +48,25 @@ def draw_curves(comparison: Comparison, path: Path) -> None:
             decoded = [
                 CurvePoint(p.step, 1 - p.mean, 1 - p.high, 1 - p.low, p.seeds) for p in ratio
             ]
-            _draw(axes, decoded, "#2980b9", "by the LISA decoder (training batches)", lw=0.8)
+            draw_curve(axes, decoded, "#2980b9", "by the LISA decoder (training batches)", lw=0.8)
         axes.legend(fontsize=8)
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    os.replace(temporary, path)
+    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110))
 
 
-def _draw(
-    axes: Axes, points: list[CurvePoint], colour: str, label: str, *, lw: float = 1.8
+def draw_curve(
+    axes: Axes,
+    points: Sequence[CurvePoint],
+    colour: str,
+    label: str,
+    *,
+    lw: float = 1.8,
+    at: Mapping[int, float] | None = None,
 ) -> None:
-    steps = [point.step for point in points]
-    axes.plot(steps, [point.mean for point in points], color=colour, label=label, lw=lw)
+    """Draw a mean curve with its interval over the steps, or over the places that `at` gives them."""
+    places = [point.step if at is None else at[point.step] for point in points]
+    axes.plot(places, [point.mean for point in points], color=colour, label=label, lw=lw)
     axes.fill_between(
-        steps,
+        places,
         [point.low for point in points],
         [point.high for point in points],
         color=colour,

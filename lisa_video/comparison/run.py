@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -27,7 +28,7 @@ from lisa_video.comparison.config import (
     settings,
 )
 from lisa_video.comparison.fidelity import FidelityScorer
-from lisa_video.comparison.scoring import HeldOutClips
+from lisa_video.comparison.scoring import held_out_clips
 from lisa_video.evaluation import PoseScores
 from lisa_video.reports import json_number, replace_text
 from lisa_video.training.config import Objective
@@ -82,19 +83,24 @@ class SettingSummary:
             "steps_to_equal_pck": self.steps_to_equal_pck,
             "seconds_to_equal_pck": self.seconds_to_equal_pck,
             "breakthrough_steps": self.breakthrough,
-            "curves": {
-                name: [
-                    {
-                        "step": point.step,
-                        "mean": json_number(point.mean),
-                        "low": json_number(point.low),
-                        "high": json_number(point.high),
-                    }
-                    for point in points
-                ]
-                for name, points in self.curves.items()
-            },
+            "curves": curves_to_json(self.curves),
         }
+
+
+def curves_to_json(curves: Mapping[str, Sequence[CurvePoint]]) -> dict[str, Any]:
+    """Curves as JSON values."""
+    return {
+        name: [
+            {
+                "step": point.step,
+                "mean": json_number(point.mean),
+                "low": json_number(point.low),
+                "high": json_number(point.high),
+            }
+            for point in points
+        ]
+        for name, points in curves.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -139,9 +145,9 @@ def check_comparison(config: CompareConfig) -> None:
     points = settings(config.grid)
     for setting in (points[0], points[-1]):
         check_training(arm_config(config, setting, config.seeds[0]))
-    HeldOutClips.from_config(config)
+    held_out_clips(config)
     if config.fvd.clips:
-        HeldOutClips.from_config(config, count=config.fvd.clips, frames=config.fvd.frames)
+        held_out_clips(config, count=config.fvd.clips, frames=config.fvd.frames)
 
 
 def compare(config: CompareConfig) -> Comparison:
@@ -151,12 +157,13 @@ def compare(config: CompareConfig) -> Comparison:
     training = config.training
     backbone = open_backbone(training.backbone, DTYPES[training.mixed_precision])
     encoder = ClipEncoder(backbone, cache=config.training.data.cache_encodings)
-    held_out = HeldOutClips.from_config(config)
+    held_out = held_out_clips(config)
     arms: dict[Setting, list[ArmCurves]] = {point: [] for point in settings(config.grid)}
     # Seeds outermost: an unfinished comparison has every setting for its first seeds.
     for seed in config.seeds:
         for setting, done in arms.items():
-            done.append(run_arm(config, setting, seed, encoder, held_out))
+            training_run = arm_config(config, setting, seed)
+            done.append(run_arm(training_run, config, encoder, held_out))
     if not config.fvd.clips:
         return Comparison(config, summarise(config, arms, {}), held_out.ceiling())
     scorer = FidelityScorer(config, backbone)
@@ -175,7 +182,7 @@ def summarise(
     config: CompareConfig, arms: dict[Setting, list[ArmCurves]], fvd: dict[Setting, float]
 ) -> list[SettingSummary]:
     """Mean curves, breakthrough steps and steps to equal PCK of every setting."""
-    curves = {setting: _mean_curves(done) for setting, done in arms.items()}
+    curves = {setting: mean_curves(done) for setting, done in arms.items()}
     plain = [setting for setting in arms if setting.objective == "plain"]
     reference = max(plain, key=lambda setting: curves[setting][MAIN_METRIC][-1].mean)
     goal = curves[reference][MAIN_METRIC][-1].mean
@@ -199,7 +206,8 @@ def summarise(
     ]
 
 
-def _mean_curves(arms: list[ArmCurves]) -> dict[str, list[CurvePoint]]:
+def mean_curves(arms: list[ArmCurves]) -> dict[str, list[CurvePoint]]:
+    """Mean curve over seeds of each metric and of what training logged."""
     by_name: dict[str, list[Curve]] = {name: [arm.scores[name] for arm in arms] for name in METRICS}
     by_name["adherence_gap"] = [arm.gaps for arm in arms]
     by_name["held_out_loss"] = [arm.losses for arm in arms]

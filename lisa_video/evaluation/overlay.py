@@ -38,16 +38,34 @@ def overlay_strip(
         uint8 (height, W', 3).
     """
     chosen = np.linspace(0, len(frames) - 1, min(pictures, len(frames))).round().astype(int)
-    scale = height / frames.shape[1]
-    size = (max(1, round(frames.shape[2] * scale)), height)
-    panels = []
-    for index in chosen:
-        picture = cv2.resize(frames[index], size, interpolation=cv2.INTER_AREA) * _DIMMED
-        for people, colour in ((asked[index], ASKED), (found[index], FOUND)):
-            for person in people:
-                _draw(picture, person * [scale, scale, 1], colour)
-        panels.append(picture.round().astype(np.uint8))
+    panels = [
+        overlaid(frames[index], asked[index], found[index], height, dimmed=_DIMMED)
+        for index in chosen
+    ]
     return np.concatenate(panels, axis=1)
+
+
+def overlaid(
+    frame: NDArray[np.uint8],
+    asked: NDArray[np.floating],
+    found: NDArray[np.floating],
+    height: int,
+    *,
+    dimmed: float = 1.0,
+) -> NDArray[np.uint8]:
+    """One frame, uint8 (H, W, 3), with both skeletons of each person (P, 18, 3) in its pixels.
+
+    Returns:
+        uint8 (height, W', 3); the picture is multiplied by `dimmed`.
+    """
+    scale = height / frame.shape[0]
+    size = (max(1, round(frame.shape[1] * scale)), height)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+    picture = cv2.resize(frame, size, interpolation=method) * dimmed
+    for people, colour in ((asked, ASKED), (found, FOUND)):
+        for person in people:
+            _draw(picture, person * [scale, scale, 1], colour)
+    return picture.round().astype(np.uint8)
 
 
 def _draw(

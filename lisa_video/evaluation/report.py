@@ -5,13 +5,10 @@ Shapes: N clips, D features, F frames, H W pixels.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 from html import escape
 
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -20,6 +17,7 @@ from lisa_video.clip_files import find_clips, find_poses, read_clip
 from lisa_video.evaluation.job import Evaluation, pose_values
 from lisa_video.evaluation.overlay import ASKED, FOUND, overlay_strip
 from lisa_video.evaluation.pose_scores import asked_keypoints
+from lisa_video.html_pages import html_page, html_picture, html_plot, html_table
 from lisa_video.metrics.pose_presets import frame_pck
 from lisa_video.metrics.statistics import FeatureStatistics
 from lisa_video.poses import PoseSequence
@@ -28,11 +26,8 @@ SHOWN_CLIPS = 3
 """Best and worst clips with pictures."""
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-       color: #18181c; background: #fff; }
-table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: right; }
-td:first-child, th:first-child { text-align: left; } th { border-bottom: 1px solid #999; }
-img { max-width: 100%; } pre { background: #f4f4f2; padding: .8rem; overflow-x: auto; }
+body { max-width: 62rem; } td, th { text-align: right; }
+td:first-child, th:first-child { text-align: left; }
 .note { color: #8a4b00; }
 """
 
@@ -49,23 +44,17 @@ def html_report(found: Evaluation) -> str:
         "<h2>Result</h2>",
         f"<pre>{escape(json.dumps(found.to_json(), indent=2, ensure_ascii=False))}</pre>",
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>Evaluation</title><style>{_STYLE}</style></head><body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
-    )
+    return html_page("Evaluation", body, _STYLE)
 
 
 def _table(found: Evaluation) -> str:
-    lines = ["<tr><th>metric</th><th>value</th><th>95 % interval</th><th>real</th></tr>"]
+    rows = []
     for row in found.rows():
         interval = ""
         if row.low is not None and row.high is not None:
             interval = f"{row.low:.4g} to {row.high:.4g}"
-        cells = (escape(row.name), _number(row.value), interval, _number(row.reference))
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return "<table>" + "\n".join(lines) + "</table>"
+        rows.append((row.name, _number(row.value), interval, _number(row.reference)))
+    return html_table(["metric", "value", "95 % interval", "real"], rows)
 
 
 def _plots(found: Evaluation) -> list[str]:
@@ -90,7 +79,7 @@ def _feature_plot(real: NDArray[np.floating], fake: NDArray[np.floating]) -> str
         axes.scatter(places[:, 0], places[:, -1], s=16, alpha=0.6, marker=marker, label=label)
     axes.set(xlabel="first direction", ylabel="second direction", title="Features of clips")
     axes.legend()
-    return _figure(figure, "features of real and generated clips")
+    return html_plot(figure, "features of real and generated clips")
 
 
 def _pose_plot(found: Evaluation) -> str:
@@ -106,7 +95,7 @@ def _pose_plot(found: Evaluation) -> str:
     curve = _frame_curve(found)
     frames.plot(range(len(curve)), curve, color="#4878a8")
     frames.set(xlabel="frame", ylabel=f"{name}, mean over clips", ylim=(0, 1.02))
-    return _figure(figure, "PCK of clips and of frames")
+    return html_plot(figure, "PCK of clips and of frames")
 
 
 def _frame_curve(found: Evaluation) -> NDArray[np.float64]:
@@ -152,7 +141,9 @@ def _clips(found: Evaluation) -> list[str]:
             strip = overlay_strip(
                 read_clip(paths[clip]), _asked(found, clip, measures.size), measures.found
             )
-            parts.append(f"<p>{escape(clip)}: {escape(shown)}</p>{_picture(strip, clip)}")
+            parts.append(
+                f"<p>{escape(clip)}: {escape(shown)}</p><p>{html_picture(strip, clip)}</p>"
+            )
     return parts
 
 
@@ -160,23 +151,6 @@ def _asked(found: Evaluation, clip: str, size: tuple[int, int]) -> NDArray[np.fl
     assert found.config.poses is not None
     poses = PoseSequence.load(find_poses(found.config.poses)[clip])
     return asked_keypoints(poses, size)
-
-
-def _figure(figure: Figure, text: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return _image(buffer.getvalue(), text)
-
-
-def _picture(pixels: NDArray[np.uint8], text: str) -> str:
-    written, content = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    assert written
-    return _image(content.tobytes(), text)
-
-
-def _image(png: bytes, text: str) -> str:
-    data = base64.b64encode(png).decode()
-    return f'<p><img alt="{escape(text)}" src="data:image/png;base64,{data}"></p>'
 
 
 def _number(value: float | None) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lisa_video.clip_reader import ClipReader
+from lisa_video.condition_config import ConditionKind
 from lisa_video.errors import UserError
 from lisa_video.manifest import MANIFEST, Manifest, ManifestEntry
 from lisa_video.packing.packed_set import PackedSet
@@ -37,8 +38,10 @@ _KEPT_PARTS = 8  # a clip's poses may be asked for twice, its video once for eac
 class PackedReader(ClipReader):
     """Reads clips of a packed set; with `keep` they are kept in memory, see `ClipReader`."""
 
-    def __init__(self, packed: PackedSet, *, keep: bool, one_cut: bool) -> None:
-        super().__init__(Path(packed.storage.url), keep=keep, one_cut=one_cut)
+    def __init__(
+        self, packed: PackedSet, *, keep: bool, one_cut: bool, condition: ConditionKind = "pose"
+    ) -> None:
+        super().__init__(Path(packed.storage.url), keep=keep, one_cut=one_cut, condition=condition)
         self._packed = packed
         self._parts: OrderedDict[tuple[int, int], dict[str, bytes]] = OrderedDict()
 
@@ -104,9 +107,11 @@ class PackedClips:
         """Its name, where that of a folder is asked for; nothing is read below it."""
         return Path(self.packed.storage.url)
 
-    def reader(self, *, keep: bool, one_cut: bool) -> PackedReader:
+    def reader(
+        self, *, keep: bool, one_cut: bool, condition: ConditionKind = "pose"
+    ) -> PackedReader:
         """Reads its clips; see `ClipReader`."""
-        return PackedReader(self.packed, keep=keep, one_cut=one_cut)
+        return PackedReader(self.packed, keep=keep, one_cut=one_cut, condition=condition)
 
     def rows(self, clips: ClipDataset) -> NDArray[np.int64]:
         """Place in the packed set of each clip of a split, (N,)."""

@@ -70,7 +70,9 @@ class PackedShard:
 def check(config: PackConfig) -> None:
     """Raises UserError for what is wrong before anything is packed; writes nothing."""
     _check_target(Storage(config.pack_to))
-    open_sources(config, open_backbone(config.backbone, DTYPES[config.mixed_precision])).check()
+    open_sources(
+        config, open_backbone(config.backbone, DTYPES[config.mixed_precision], encoders_later=True)
+    ).check()
 
 
 def run(config: PackConfig) -> PackedIndex:
@@ -81,7 +83,7 @@ def run(config: PackConfig) -> PackedIndex:
     """
     storage = Storage(config.pack_to)
     _check_target(storage)
-    backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
+    backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision], encoders_later=True)
     keys = None if config.data.cache is None else EncoderKeys.of(backbone)
     readings = open_readings(config, backbone)
     clips = [_clips(reading, keys) for reading in readings]

@@ -173,6 +173,7 @@ def _read(path: Path) -> dict[str, Any]:
         OSError,
         ValueError,
         EOFError,
+        MemoryError,  # a header that promises more than there is
         AttributeError,
         TypeError,
         zipfile.BadZipFile,

@@ -16,6 +16,7 @@ from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lisa_video.condition_config import ConditionKind
 from lisa_video.errors import UserError
 from lisa_video.injection import Injection, InjectionPoint, SideResiduals
 
@@ -90,9 +91,18 @@ class SideNetwork(ModelMixin, ConfigMixin):
         injection: Injection = "all",
         taps: Sequence[str] = (),
         pose_init: PoseInit = "zero",
+        condition: ConditionKind = "pose",
         seed: int = 0,
     ) -> Self:
         """A float32 side network on the backbone's device that starts as a copy of its parts."""
+
+    def check_condition(self, kind: ConditionKind) -> None:
+        """Raise UserError unless this network is steered by that kind of condition."""
+        if self.config.condition != kind:
+            raise UserError(
+                f"this side network is steered by {self.config.condition}, and not by {kind}; set "
+                f"data.condition to {self.config.condition}"
+            )
 
     @abstractmethod
     def encode_poses(self, pose_frames: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A ControlNet of Stable Diffusion as the start of a motion UNet's side network.
+"""A ControlNet of Stable Diffusion as the start of a motion UNet's side network, and the way back.
 
 A ControlNet is such a side network without motion modules: its weights match by name, its
 conditioning embedding is the pose encoder, its zero convolutions are the zero projections. These
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusers import ControlNetModel
 from torch import nn
@@ -19,6 +19,10 @@ from torch import nn
 from lisa_video.errors import UserError
 from lisa_video.loading import load_pretrained
 from lisa_video.side_networks.base import TakenOver
+from lisa_video.side_networks.pose_encoder import pose_widths
+
+if TYPE_CHECKING:
+    from lisa_video.side_networks.unet import UNetSideNetwork
 
 PARTS = {
     "controlnet_cond_embedding": "pose_encoder",
@@ -26,6 +30,11 @@ PARTS = {
     "controlnet_mid_block": "projections.mid",
 }
 """ControlNet's names of what a side network names otherwise."""
+BLOCK_TYPES = {
+    "CrossAttnDownBlockMotion": "CrossAttnDownBlock2D",
+    "DownBlockMotion": "DownBlock2D",
+}
+"""Blocks of a motion UNet without their motion modules."""
 EXPECTED = {
     "conditioning_channels": 3,
     "controlnet_conditioning_channel_order": "rgb",
@@ -96,6 +105,47 @@ def take_over(
         kept={"motion modules": sum(ours[name].numel() for name in kept)},
         left_out=tuple(dict.fromkeys(name.split(".")[1] for name in left_out)),
     )
+
+
+def exported(side: UNetSideNetwork) -> ControlNetModel:
+    """A side network without motion modules as the ControlNet that it is, on the same device.
+
+    For drawn conditions (B*F, 3, H, W) in [0, 1] it gives the same residuals, frame by frame, and 0
+    where the side network has no zero projection. Raises UserError where there are motion modules,
+    or other blocks than a ControlNet has.
+    """
+    if side.config.motion_modules:
+        raise UserError(
+            "this side network has motion modules, and a ControlNet has no place for them; train "
+            "one with side_network.motion_modules=false"
+        )
+    unet = side.config.unet_config
+    unknown = sorted(set(unet["down_block_types"]) - BLOCK_TYPES.keys())
+    if unknown:
+        raise UserError(f"a ControlNet has no block like the backbone's {unknown[0]}")
+    controlnet = ControlNetModel(
+        in_channels=unet["in_channels"],
+        down_block_types=tuple(BLOCK_TYPES[kind] for kind in unet["down_block_types"]),
+        block_out_channels=tuple(unet["block_out_channels"]),
+        layers_per_block=unet["layers_per_block"],
+        norm_num_groups=unet["norm_num_groups"],
+        cross_attention_dim=unet["cross_attention_dim"],
+        transformer_layers_per_block=unet["transformer_layers_per_block"],
+        use_linear_projection=unet["use_linear_projection"],
+        # Named attention_head_dim in Stable Diffusion's own models, it is a number of heads.
+        attention_head_dim=unet["num_attention_heads"],
+        conditioning_embedding_out_channels=tuple(
+            side.config.pose_channels or pose_widths(side.config.pose_halvings)
+        ),
+    )
+    names = {_own_name(name): name for name in controlnet.state_dict()}
+    ours = side.state_dict()
+    lacking = [name for name in names if name not in ours and not name.startswith("projections.")]
+    odd = [*lacking, *(name for name in ours if name not in names)]
+    if odd:
+        raise UserError(f"a ControlNet has no place for, or wants more than, {odd[0]}")
+    controlnet.load_state_dict({names[name]: value for name, value in ours.items()}, strict=False)
+    return controlnet.to(side.device).eval()
 
 
 def _own_name(name: str) -> str:

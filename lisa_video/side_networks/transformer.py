@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lisa_video.condition_config import ConditionKind
 from lisa_video.errors import UserError
 from lisa_video.injection import Injection, SideResiduals, block_points, chosen_points
 from lisa_video.side_networks.base import PoseInit, SideNetwork, SideOutput, seeded, zeroed
@@ -82,7 +83,8 @@ class TransformerSideNetwork(SideNetwork):
     - `hidden_size`: c; None: that of the backbone. Whole heads are left out, evenly spaced, with
       their channels, and as large a share of the feed-forward layers where those are set apart;
     - `pose_init`: how the pose encoder starts;
-    - `backbone_fingerprint`: that of the backbone whose weights were copied.
+    - `backbone_fingerprint`: that of the backbone whose weights were copied;
+    - `condition`: what it is steered by.
 
     Raises UserError where a name in `injection` or `taps` does not exist, or for `hidden_size`.
     """
@@ -101,6 +103,7 @@ class TransformerSideNetwork(SideNetwork):
         hidden_size: int | None = None,
         pose_init: PoseInit = "zero",
         backbone_fingerprint: str = "",
+        condition: ConditionKind = "pose",
     ) -> None:
         super().__init__()
         width = self.layout.width(transformer_config)
@@ -132,6 +135,7 @@ class TransformerSideNetwork(SideNetwork):
         taps: Sequence[str] = (),
         pose_init: PoseInit = "zero",
         hidden_size: int | None = None,
+        condition: ConditionKind = "pose",
         seed: int = 0,
     ) -> Self:
         """A float32 side network on the backbone's device that starts as a copy of its blocks.
@@ -155,6 +159,7 @@ class TransformerSideNetwork(SideNetwork):
                 hidden_size=hidden_size,
                 pose_init=pose_init,
                 backbone_fingerprint=backbone.fingerprint(),
+                condition=condition,
             )
         blocks = dict(zip(backbone.injection_points, backbone.blocks, strict=True))
         width, channels = cls.layout.width(transformer.config), side.channels

@@ -6,7 +6,7 @@ D text width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lisa_video.checkpointing import make_motion_checkpointable
+from lisa_video.condition_config import ConditionKind
 from lisa_video.errors import UserError
 from lisa_video.injection import MID, Injection, SideResiduals, chosen_points, unet_points
 from lisa_video.side_networks.base import PoseInit, SideNetwork, SideOutput, seeded, zeroed
@@ -39,7 +41,10 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
     - `taps`: those of them whose features `forward` hands out;
     - `pose_init`: how the pose encoder starts;
     - `pose_channels`: its channels at full resolution and after each halving; None: its own;
-    - `backbone_fingerprint`: that of the backbone whose weights were copied.
+    - `backbone_fingerprint`: that of the backbone whose weights were copied;
+    - `condition`: what it is steered by;
+    - `motion_modules`: whether the copy has the backbone's motion modules. Without, it looks at each
+      frame alone, as a ControlNet does: see `controlnet.exported`.
 
     Raises UserError where a name in `injection` or `taps` does not exist.
     """
@@ -54,6 +59,8 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
         pose_init: PoseInit = "zero",
         pose_channels: list[int] | None = None,
         backbone_fingerprint: str = "",
+        condition: ConditionKind = "pose",
+        motion_modules: bool = True,
     ) -> None:
         super().__init__()
         self.injection_points = chosen_points(injection, unet_points(unet_config))
@@ -63,6 +70,9 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
         self.conv_in, self.time_proj = unet.conv_in, unet.time_proj
         self.time_embedding = unet.time_embedding
         self.down_blocks, self.mid_block = unet.down_blocks, unet.mid_block
+        if not motion_modules:
+            _leave_out_motion((*self.down_blocks, self.mid_block))
+        make_motion_checkpointable(self)
         self.pose_encoder = PoseEncoder(
             unet.conv_in.out_channels, pose_channels or pose_widths(pose_halvings), pose_init
         )
@@ -83,6 +93,8 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
         pose_init: PoseInit = "zero",
         pose_channels: Sequence[int] | None = None,
         controlnet: str | PathLike[str] | None = None,
+        condition: ConditionKind = "pose",
+        motion_modules: bool = True,
         seed: int = 0,
     ) -> Self:
         """A float32 side network on the backbone's device that starts as its encoder's copy.
@@ -110,6 +122,8 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
                 pose_init=pose_init,
                 pose_channels=None if pose_channels is None else list(pose_channels),
                 backbone_fingerprint=backbone.fingerprint(),
+                condition=condition,
+                motion_modules=motion_modules,
             )
         weights = unet.state_dict()
         shared = side.state_dict().keys() & weights.keys()
@@ -180,6 +194,19 @@ def _copied(frames: Tensor, text: Tensor) -> Tensor:
     """Frames of B clips (B*F, ...) once for each of the texts (k*B*F, L, D)."""
     copies = len(text) // len(frames)
     return frames if copies == 1 else frames.repeat(copies, *[1] * (frames.ndim - 1))
+
+
+class _Still(nn.Module):
+    """In the place of a motion module: frames stay as they are."""
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return hidden_states
+
+
+def _leave_out_motion(blocks: Iterable[nn.Module]) -> None:
+    for block in blocks:
+        if hasattr(block, "motion_modules"):
+            block.motion_modules = nn.ModuleList(_Still() for _ in block.motion_modules)
 
 
 def _attends_to_text(block: nn.Module) -> bool:

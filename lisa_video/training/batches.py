@@ -27,6 +27,9 @@ from lisa_video.buckets import TurnOrder
 from lisa_video.caching.clips import EncodedBatch, EncodedClip, TrainingClips, stack_clips
 from lisa_video.dataset import Clip, ClipBatch
 from lisa_video.training.config import TrainConfig
+from lisa_video.training.draws import Purpose, stream_seed
+from lisa_video.training.generators import seeded_generators
+from lisa_video.training.interruption import leave_terminal
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,12 @@ class Sample(NamedTuple):
 class _ClipsOfSamples(Dataset[tuple[int, Clip | EncodedClip]]):
     """What reading processes know: the clips, not their order."""
 
-    def __init__(self, clips: TrainingClips) -> None:
-        self.clips = clips
+    def __init__(self, clips: TrainingClips, seed: int) -> None:
+        self.clips, self.seed = clips, seed
 
     def __getitem__(self, sample: Sample) -> tuple[int, Clip | EncodedClip]:
-        return sample.position, self.clips.clip(sample.clip, sample.epoch)
+        with seeded_generators(stream_seed(self.seed, Purpose.READING, sample.position)):
+            return sample.position, self.clips.clip(sample.clip, sample.epoch)
 
 
 class BatchStream:
@@ -89,10 +93,11 @@ class BatchStream:
     def batches(self, steps_done: int) -> Iterator[Batch]:
         """Batches from after `steps_done` steps on, without end."""
         loader = DataLoader(
-            _ClipsOfSamples(self.clips),
+            _ClipsOfSamples(self.clips, self.seed),
             batch_sampler=self.samples(steps_done),  # type: ignore[arg-type]
             num_workers=self.data.workers,
             collate_fn=_collate,
+            worker_init_fn=leave_terminal,
         )
         return iter(loader)
 

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from lisa_video.backbones.base import VideoBackbone
-from lisa_video.training.config import TrainConfig
+from lisa_video.predictions import logit_normal_time, resolution_shift, shifted_time
+from lisa_video.training.config import TimestepConfig, TrainConfig
 
 
 class Purpose(IntEnum):
@@ -31,6 +32,7 @@ class Purpose(IntEnum):
     DECODER = 4
     MODULES = 5
     PROBE = 6
+    READING = 40
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def draw(
     latent_shape: torch.Size,
 ) -> Draws:
     """Noise, timesteps and dropout for the clips at `positions`; `latent_shape` is (C, T, h, w)."""
-    seed = config.seed
+    seed, shift = config.seed, clip_shift(config.timesteps, backbone, latent_shape)
     dropout = torch.stack(
         [torch.rand(2, generator=stream(seed, Purpose.DROPOUT, each)) for each in positions]
     )
@@ -76,14 +78,36 @@ def draw(
                 for each in positions
             ]
         ),
-        timesteps=torch.cat(
-            [
-                backbone.sample_timesteps(
-                    1, stream(seed, Purpose.TIMESTEP, each), config.timesteps.shift
-                )
-                for each in positions
-            ]
-        ).cpu(),
+        timesteps=backbone.noise.timesteps(
+            torch.cat(
+                [
+                    training_time(config.timesteps, shift, stream(seed, Purpose.TIMESTEP, each))
+                    for each in positions
+                ]
+            )
+        ),
         text_dropped=dropout[:, 0] < config.text_dropout,
         pose_dropped=dropout[:, 1] < config.pose_dropout,
     )
+
+
+def training_time(settings: TimestepConfig, shift: float, generator: torch.Generator) -> Tensor:
+    """One time in [0, 1], 1 all noise, as training draws it: float64 (1,)."""
+    if settings.sampling == "uniform":
+        time = torch.rand(1, generator=generator, dtype=torch.float64)
+    else:
+        normal = torch.randn(1, generator=generator, dtype=torch.float64)
+        time = logit_normal_time(normal, settings.logit_mean, settings.logit_std)
+    return shifted_time(time, shift)
+
+
+def clip_shift(
+    settings: TimestepConfig, backbone: VideoBackbone, latent_shape: torch.Size
+) -> float:
+    """The shift of clips whose latents are `latent_shape`, (C, T, h, w)."""
+    if settings.shift_at is None:
+        return settings.shift
+    frames, width, height = settings.shift_at
+    factor = backbone.vae_scale_factor
+    reference = backbone.latent_frames(frames) * (width // factor) * (height // factor)
+    return resolution_shift(settings.shift, latent_shape[1:].numel(), max(1, reference))

@@ -9,46 +9,53 @@ Shapes: B batch, F frames, C latent channels, H W pixels, h w latent cells.
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
+from functools import partial
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lisa_video.errors import UserError
+from lisa_video.report_config import ReportConfig
 from lisa_video.training.acceleration import build_accelerator
+from lisa_video.training.agreement import in_main_process, require_same
 from lisa_video.training.average import update_average
-from lisa_video.training.batches import Batch
-from lisa_video.training.checkpoint import (
-    CheckpointState,
-    latest_checkpoint,
-    load_state,
-    replace_folder,
-    save_checkpoint,
-)
+from lisa_video.training.checkpoint import CheckpointState, load_state, verify_checkpoint
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.draws import Purpose, stream_seed
 from lisa_video.training.encoding import ClipEncoder
-from lisa_video.training.losses import (
-    LisaObjective,
-    LossTerms,
-    log_values,
-    scalars,
-    training_losses,
-)
+from lisa_video.training.generators import seed_generators
+from lisa_video.training.interruption import Interruption
+from lisa_video.training.losses import log_values, scalars, training_losses
+from lisa_video.training.objective import lisa_at
 from lisa_video.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
+from lisa_video.training.report import write_report
 from lisa_video.training.reporting import Reporter
-from lisa_video.training.run_folder import check_run_folder, claim_run_folder
+from lisa_video.training.run_folder import claim_run_folder, held_run_folder, start_checkpoint
+from lisa_video.training.run_record import RunRecord
+from lisa_video.training.saving import (
+    CheckpointKeeper,
+    Snapshot,
+    clear_leftovers,
+    disk_full_named,
+    save_finished,
+)
 from lisa_video.training.setup import (
     DTYPES,
     build_probe,
     check_precision,
+    checked_provenance,
     choose_attention,
     open_backbone,
+    open_encoder,
     start_networks,
 )
 from lisa_video.training.sources import open_sources
 from lisa_video.training.state import OnStep, TrainState
+from lisa_video.training.validation import build_validator
 
 
 def train(
@@ -59,24 +66,55 @@ def train(
     `encoder` shares a loaded backbone, and what it has encoded, between runs; without one the
     backbone is loaded. `on_step(step, state)` is called in the main process at step 0 and after
     every step, before that step's checkpoint: after an interruption it is called again for the
-    steps that are done again. Every step sets torch's global seed.
+    steps that are done again. Every step sets the global seeds of torch, NumPy and Python.
 
-    Raises UserError for what `check_training` finds, and where a loss is not finite.
+    Raises UserError for what `check_training` finds, where another process runs in the folder, a
+    loss is not finite or the disk is full; Interrupted where a signal stopped the run, which
+    `Interruption` takes note of from the first step on.
     """
-    # The run: new, or going on.
-    check_run_folder(config)
     check_precision(config)
     accelerator = build_accelerator(config)
-    checkpoint = latest_checkpoint(config.output)
-    state = None if checkpoint is None else load_state(checkpoint)
+    with (
+        ExitStack() as held,
+        RunRecord(config) as record,
+        disk_full_named(config.output),
+        Interruption(speaks=accelerator.is_main_process) as interruption,
+    ):
+        in_main_process(accelerator, lambda: held.enter_context(held_run_folder(config)))
+        trained = _train(config, accelerator, interruption, record, encoder, on_step)
+    if config.report and record.finished:
+        write_report(ReportConfig(config.output))
+    return trained
+
+
+def _train(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    interruption: Interruption,
+    record: RunRecord,
+    encoder: ClipEncoder | None,
+    on_step: OnStep | None,
+) -> TrainState:
+    # The run: new, or going on.
+    in_main_process(accelerator, lambda: clear_leftovers(config.output))
+    checkpoint = start_checkpoint(config)
+    require_same(
+        str(checkpoint),
+        f"output={config.output}: processes see different checkpoints there; it has to lie on "
+        "storage that all of them share",
+    )
+    state = None
+    if checkpoint is not None:
+        in_main_process(accelerator, partial(verify_checkpoint, checkpoint))
+        state = load_state(checkpoint)
     first_step = 0 if state is None else state.step
 
     # Backbone and clips.
     if encoder is None:
-        backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision]).to(
-            accelerator.device
-        )
-        encoder = ClipEncoder(backbone, cache=config.data.cache_encodings)
+        backbone = open_backbone(
+            config.backbone, DTYPES[config.mixed_precision], encoders_later=True
+        ).to(accelerator.device)
+        encoder = open_encoder(config, backbone)
     backbone = encoder.backbone
     sources = open_sources(config, backbone)
     stream = sources.stream(
@@ -85,6 +123,8 @@ def train(
     if accelerator.is_main_process and len(sources.training.buckets) > 1:
         print(*stream.bucket_lines(), sep="\n")
     probe = None if sources.probe is None else build_probe(config, encoder, sources.probe)
+    origin = in_main_process(accelerator, partial(checked_provenance, config, checkpoint, sources))
+    validator = build_validator(config, encoder, sources, accelerator)
 
     # Networks, and what makes them move.
     networks = start_networks(config, backbone, checkpoint)
@@ -106,17 +146,26 @@ def train(
         optimizer.load_state_dict(state.optimizer)
         if state.scaler is not None:
             accelerator.scaler.load_state_dict(state.scaler)
-    lisa = None
-    if decoder is not None:
-        lisa = LisaObjective(wrapped[1], config.alignment.tap, config.alignment.weight)
+    wrapped_decoder = None if decoder is None else wrapped[1]
 
     # What is shown of it, and kept.
     reporter = None
-    if accelerator.is_main_process:
+    if origin is not None:
         claim_run_folder(config)
+        record.start(first_step, backbone, origin, accelerator.num_processes)
         reporter = Reporter(config, backbone, networks, probe, on_step, first_step)
-        if first_step == 0:
-            reporter.report(0, {})
+    if first_step == 0:
+        validation = None if validator is None else validator.at(0, networks.finished)
+        if reporter is not None:
+            reporter.report(0, {}, validation)
+    keeper = CheckpointKeeper(
+        config,
+        accelerator,
+        lambda step: Snapshot(networks, CheckpointState.of(step, optimizer, accelerator.scaler)),
+        origin,
+        interruption,
+        first_step,
+    )
     bar = tqdm(
         desc=f"train {config.objective}",
         initial=first_step,
@@ -125,27 +174,34 @@ def train(
         disable=not accelerator.is_main_process,
     )
 
+    interruption.listen()
     batches = stream.batches(first_step)
+    pace = Pace(accelerator.device, accelerator.num_processes)
     for step in range(first_step + 1, config.steps + 1):
         # Forward and backward, once for each accumulated pass.
         started, data_s = time.perf_counter(), 0.0
-        torch.manual_seed(_module_seed(config.seed, step, accelerator.process_index))
+        seed_generators(_module_seed(config.seed, step, accelerator.process_index))
         side.train()
         set_learning_rate(optimizer, learning_rate(config.optimizer, step))
+        lisa = lisa_at(config.alignment, wrapped_decoder, step)
         passes: list[Tensor] = []
+        ids: list[str] = []
         for _ in range(config.optimizer.gradient_accumulation_steps):
             asked = time.perf_counter()
             batch = next(batches)
             noised, conditions = prepare_batch(config, encoder, batch)
+            ids += batch.clips.ids
             data_s += time.perf_counter() - asked
+            pace.add_clips(*batch.clips.pose_frames.shape[:2])
             with accelerator.accumulate(*wrapped):
                 losses = training_losses(backbone, wrapped[0], noised, conditions, lisa)
-                _require_finite(losses, step, batch)
+                keeper.require_finite_loss(step, losses.total, batch.clips.ids)
                 accelerator.backward(losses.total)
 
                 # The update; only after the last pass: accelerate skips the others.
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(parameters, config.optimizer.max_grad_norm)
+                    keeper.require_finite_gradient(step, norm, ids)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             passes.append(scalars(losses))
@@ -155,7 +211,7 @@ def train(
         # What is left behind.
         values: dict[str, float | list[float]] = {}
         if step % config.log_every == 0 or step == config.steps:
-            values = log_values(accelerator.reduce(torch.stack(passes).mean(dim=0), "mean"))
+            values = log_values(accelerator.reduce(torch.stack(passes).mean(dim=0), "mean"), lisa)
             values |= {
                 "lr": learning_rate(config.optimizer, step),
                 "grad_norm": float(norm),
@@ -163,37 +219,29 @@ def train(
                 "step_s": time.perf_counter() - started - data_s,
                 "data_s": data_s,
             }
-            bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
-        bar.update()
+        pace.add_step(time.perf_counter() - started, data_s)
+        if values:
+            values |= pace.values()
+        validation = None if validator is None else validator.at(step, networks.finished)
         if reporter is not None:
-            reporter.report(step, values)
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                save_checkpoint(
-                    config.output,
-                    networks,
-                    CheckpointState.of(step, optimizer, accelerator.scaler),
-                    keep=config.keep_checkpoints,
-                )
+            reporter.report(step, values, validation)
+            bar.set_postfix_str(reporter.summary, refresh=False)
+        bar.update()
+        stopping = keeper.after_step(step)
+        if keeper.saved == step:
+            record.update(step)
+        if stopping:
+            break
     bar.close()
-
-    # The finished networks.
-    accelerator.wait_for_everyone()
     if reporter is not None:
         reporter.close()
-        replace_folder(config.output / "side_network", networks.finished.save_pretrained)
-        if decoder is not None:
-            replace_folder(config.output / "decoder", decoder.save_pretrained)
+    keeper.end()
+
+    # The finished networks.
+    in_main_process(accelerator, lambda: save_finished(config.output, networks))
     return TrainState(config.steps, backbone, networks)
 
 
 def _module_seed(seed: int, step: int, process: int) -> int:
-    """Of the global generator, which dropout inside a network draws from."""
+    """Of the global generators, which dropout inside a network draws from."""
     return stream_seed(seed, Purpose.MODULES, step) + process
-
-
-def _require_finite(losses: LossTerms, step: int, batch: Batch) -> None:
-    if not torch.isfinite(losses.total):
-        raise UserError(
-            f"step {step}: the loss is {losses.total.item()} on clips "
-            f"{', '.join(batch.clips.ids)}; look at these clips, or lower optimizer.lr"
-        )

@@ -7,15 +7,24 @@ Source: Wang et al., "LISA", arXiv:2606.27192.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import reduce
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from lisa_video.alignment import AlignmentTerms, alignment_loss, likelihood_target
+from lisa_video.alignment import (
+    AlignmentTerms,
+    alignment_loss,
+    likelihood_target,
+    mean_alignment,
+)
 from lisa_video.backbones.base import VideoBackbone
+from lisa_video.injection import clip_rows
 from lisa_video.predictions import add_noise, regression_target
+from lisa_video.training.config import aligned_count
 
 
 @dataclass(frozen=True)
@@ -42,18 +51,24 @@ class NoisedLatents:
     """Regression target of the backbone's prediction type: float32 (B, C, T, h, w)."""
     timesteps: Tensor
     """(B,): long, or float32 where the prediction type is flow."""
+    main_weights: Tensor | None = None
+    """(B,), of the clips in the main loss; None weighs all 1."""
+    alignment_weights: Tensor | None = None
+    """(B,), of the clips in the alignment loss; None weighs all 1."""
 
 
 @dataclass(frozen=True)
 class LisaObjective:
-    """What the LISA objective adds to the plain one."""
+    """What the LISA objective adds to the plain one in a step."""
 
     decoder: nn.Module
-    """A `LisaDecoder`, bare or wrapped for distributed training."""
-    tap: str
-    """Injection point whose feature it reads."""
+    """`TapDecoders`, bare or wrapped for distributed training."""
+    taps: Sequence[str]
+    """Injection points whose features they read."""
     weight: float
-    """lambda."""
+    """lambda of the step."""
+    fraction: float = 1.0
+    """Share of each batch that it is made of."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +80,14 @@ class LossTerms:
     main: Tensor
     """Mean squared error of the controlled prediction."""
     alignment: AlignmentTerms | None = None
-    """The alignment loss, unweighted, with its frames; None under the plain objective."""
+    """The alignment loss without lambda, with its frames, mean over taps; None under the plain
+    objective."""
+    taps: Tensor | None = None
+    """(K,), the alignment loss of each tap; None under the plain objective."""
     prior: Tensor | None = None
-    """Mean squared error of the prior prediction; None under the plain objective, which never makes
-    that prediction."""
+    """Mean squared error of the prior prediction, which the plain objective never makes."""
+    controlled: Tensor | None = None
+    """`main` of the clips that have a prior."""
 
 
 def noise_latents(
@@ -95,7 +114,7 @@ def training_losses(
 
     `side_network` is one of the backbone, bare or wrapped for mixed precision and distributed
     training. The backbone runs in its own dtype, every loss is computed in float32. Frame weights
-    are normalised within the batch.
+    are normalised within the clips that have an alignment loss.
     """
     side = backbone.side_output(
         side_network, noised.noisy, noised.timesteps, conditions.text, conditions.pose_frames
@@ -104,24 +123,66 @@ def training_losses(
     residuals = side.residuals.to(backbone.dtype)
     if lisa is None:
         controlled = backbone.predict(noisy, noised.timesteps, conditions.text, residuals)
-        main = mse_loss(controlled.float(), noised.target)
+        main = _main_loss(controlled, noised)
         return LossTerms(total=main, main=main.detach())
 
+    batch, frames, size = len(noisy), noisy.shape[2], tuple(noisy.shape[-2:])
+    clips = aligned_clips(batch, lisa.fraction, noisy.device)
     controlled, prior = backbone.predict_with_prior(
-        noisy, noised.timesteps, conditions.text, residuals
+        noisy, noised.timesteps, conditions.text, residuals, clips
     )
-    main = mse_loss(controlled.float(), noised.target)
-    frames, size = noisy.shape[2], tuple(noisy.shape[-2:])
-    alignment = alignment_loss(
-        lisa.decoder(side.taps[lisa.tap], noised.timesteps, frames, size),
-        likelihood_target(noised.target, prior.float()),
-        conditions.frame_weights,
-    )
+    main = _main_loss(controlled, noised)
+    features = {tap: side.taps[tap] for tap in lisa.taps}
+    frame_weights, aligned, controlled_part = conditions.frame_weights, noised, main.detach()
+    if clips is not None:
+        features = {tap: clip_rows(each, clips, batch) for tap, each in features.items()}
+        frame_weights, aligned = frame_weights[clips], _some(noised, clips)
+        controlled_part = _main_loss(controlled.detach()[clips], aligned)
+    predicted = lisa.decoder(features, aligned.timesteps, frames, size)
+    target = likelihood_target(aligned.target, prior.float())
+    by_tap = [
+        alignment_loss(predicted[tap], target, frame_weights, aligned.alignment_weights)
+        for tap in lisa.taps
+    ]
+    alignment = mean_alignment(by_tap)
     return LossTerms(
         total=main + lisa.weight * alignment.loss,
         main=main.detach(),
         alignment=alignment,
-        prior=mse_loss(prior.float(), noised.target),
+        taps=torch.stack([each.loss.detach() for each in by_tap]),
+        prior=_main_loss(prior, aligned),
+        controlled=controlled_part,
+    )
+
+
+def aligned_clips(batch: int, fraction: float, device: torch.device) -> Tensor | None:
+    """Indices of the clips of a batch that have an alignment loss, long (P,); None: all of them.
+
+    Evenly spaced, so that they are the same clips where a batch is split evenly over passes and
+    processes and each part has its share. Batches are shuffled: any place in them is as good.
+    """
+    count = aligned_count(batch, fraction)
+    if count == batch:
+        return None
+    return torch.tensor([index * batch // count for index in range(count)], device=device)
+
+
+def _main_loss(prediction: Tensor, noised: NoisedLatents) -> Tensor:
+    """Mean squared error, weighted by timestep."""
+    if noised.main_weights is None:
+        return mse_loss(prediction.float(), noised.target)
+    errors = (prediction.float() - noised.target).square()
+    return (noised.main_weights * reduce(errors, "b c t h w -> b", "mean")).mean()
+
+
+def _some(noised: NoisedLatents, clips: Tensor) -> NoisedLatents:
+    main, alignment = noised.main_weights, noised.alignment_weights
+    return NoisedLatents(
+        noisy=noised.noisy[clips],
+        target=noised.target[clips],
+        timesteps=noised.timesteps[clips],
+        main_weights=None if main is None else main[clips],
+        alignment_weights=None if alignment is None else alignment[clips],
     )
 
 
@@ -135,32 +196,48 @@ def explained_share(controlled_loss: float, prior_loss: float) -> float:
 
 
 def scalars(terms: LossTerms) -> Tensor:
-    """What is logged of one pass, detached: (2,), or (5 + T,) under the LISA objective."""
+    """What is logged of one pass, detached: (2,), or (6 + K + T,) with the alignment loss of K taps.
+
+    All passes and processes of a step have the alignment loss, or none has it.
+    """
     main = torch.stack([terms.total.detach(), terms.main])
-    if terms.alignment is None or terms.prior is None:
+    alignment = terms.alignment
+    if alignment is None:
         return main
-    aligned = torch.stack([terms.alignment.loss.detach(), terms.alignment.target_norm, terms.prior])
-    return torch.cat([main, aligned, terms.alignment.per_frame.mean(dim=0)])
+    assert terms.prior is not None and terms.controlled is not None and terms.taps is not None
+    aligned = [alignment.loss.detach(), alignment.target_norm, terms.prior, terms.controlled]
+    return torch.cat([main, torch.stack(aligned), terms.taps, alignment.per_frame.mean(dim=0)])
 
 
-def log_values(means: Tensor) -> dict[str, float | list[float]]:
+def log_values(means: Tensor, lisa: LisaObjective | None) -> dict[str, float | list[float]]:
     """Means of `scalars` over passes and processes, by name.
 
-    `loss` and `main`; under the LISA objective also `alignment`, `target_norm`, their `ratio`
-    (1: the decoder explains nothing of the likelihood target), `prior`, the share `explained` by
-    the controlled prediction, and `frame_shares`, each latent frame's share of the alignment loss.
+    `loss` and `main`; in a step with the alignment loss also `alignment`, its weight
+    `alignment_weight`, `target_norm`, the `ratio` of both (1: the decoder explains nothing of the
+    likelihood target), `prior`, the share `explained` by the controlled prediction, and
+    `frame_shares`, each latent frame's share of the alignment loss. Of several taps each has its
+    `alignment/TAP` and `ratio/TAP`.
     """
     loss, main, *more = means.tolist()
     values: dict[str, float | list[float]] = {"loss": loss, "main": main}
-    if not more:
+    if lisa is None:
         return values
-    alignment, target_norm, prior, *frames = more
+    alignment, target_norm, prior, controlled, *more = more
+    by_tap, frames = more[: len(lisa.taps)], more[len(lisa.taps) :]
     whole = sum(frames) or 1.0
+    if len(by_tap) > 1:
+        for tap, each in zip(lisa.taps, by_tap, strict=True):
+            values |= {f"alignment/{tap}": each, f"ratio/{tap}": _ratio(each, target_norm)}
     return values | {
         "alignment": alignment,
+        "alignment_weight": lisa.weight,
         "target_norm": target_norm,
-        "ratio": alignment / target_norm if target_norm else 0.0,
+        "ratio": _ratio(alignment, target_norm),
         "prior": prior,
-        "explained": explained_share(main, prior),
+        "explained": explained_share(controlled, prior),
         "frame_shares": [frame / whole for frame in frames],
     }
+
+
+def _ratio(loss: float, target_norm: float) -> float:
+    return loss / target_norm if target_norm else 0.0

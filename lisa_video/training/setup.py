@@ -10,22 +10,26 @@ from lisa_video.attention import use_attention
 from lisa_video.backbones import load_backbone
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.caching.clips import TrainingClips, stack_clips
-from lisa_video.decoder import LisaDecoder, new_decoder
+from lisa_video.decoder import TapDecoders, new_decoder
 from lisa_video.errors import UserError
 from lisa_video.side_networks.base import SideNetwork, seeded
 from lisa_video.training.average import frozen_copy
 from lisa_video.training.checkpoint import (
     Networks,
-    latest_checkpoint,
     load_decoder,
     load_trainable,
+    read_index,
+    verify_checkpoint,
 )
 from lisa_video.training.config import BackboneConfig, Precision, TrainConfig
-from lisa_video.training.draws import Purpose, stream_seed
+from lisa_video.training.draws import Purpose, clip_shift, stream_seed
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.probe import AdherenceProbe
-from lisa_video.training.run_folder import check_run_folder
-from lisa_video.training.sources import open_sources
+from lisa_video.training.provenance import Provenance, provenance
+from lisa_video.training.run_folder import check_run_folder, start_checkpoint
+from lisa_video.training.sources import Sources, open_sources
+from lisa_video.training.trackers import check_trackers
+from lisa_video.training.validation import check_validation
 
 DTYPES: dict[Precision, torch.dtype] = {
     "no": torch.float32,
@@ -38,9 +42,19 @@ def check_training(config: TrainConfig) -> None:
     """Raise UserError for all that can be wrong before the first step; write nothing."""
     check_run_folder(config)
     check_precision(config)
-    backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
-    open_sources(config, backbone).check()
-    networks = start_networks(config, backbone, latest_checkpoint(config.output))
+    backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision], encoders_later=True)
+    sources = open_sources(config, backbone)
+    sources.check()
+    open_encoder(config, backbone)
+    if not sources.encoded:
+        backbone.load_encoders()
+    check_validation(config, backbone, sources)
+    check_trackers(config)
+    checkpoint = start_checkpoint(config)
+    if checkpoint is not None:
+        verify_checkpoint(checkpoint, contents=False)
+    checked_provenance(config, checkpoint, sources)
+    networks = start_networks(config, backbone, checkpoint)
     choose_attention(config, backbone, networks.side_network)
 
 
@@ -50,21 +64,57 @@ def check_precision(config: TrainConfig) -> None:
         raise UserError("mixed_precision=fp16: needs a GPU; this machine can train in no or bf16")
 
 
+def checked_provenance(
+    config: TrainConfig, checkpoint: Path | None, sources: Sources
+) -> Provenance:
+    """The run's clips and code; UserError where they are not those of the checkpoint to go on from,
+    and need to be."""
+    here = provenance(sources)
+    if checkpoint is None:
+        return here
+    there = read_index(checkpoint).provenance
+    if there.data != here.data and "data" not in config.allowed_changes:
+        raise UserError(
+            f"{checkpoint}: clips, captions or poses that the run reads have changed since; bring "
+            "back the old ones, or go on with these by --allow_changed data"
+        )
+    if not there.code.same(here.code) and "code" not in config.allowed_changes:
+        raise UserError(
+            f"{checkpoint}: is by {there.code}, and this is {here.code}; bring back the old one, "
+            "or go on with this by --allow_changed code"
+        )
+    return here
+
+
 def choose_attention(config: TrainConfig, backbone: VideoBackbone, side: SideNetwork) -> str:
     """Set the attention kernel of both networks and say which it is; UserError as `use_attention`."""
     dtype = DTYPES[config.mixed_precision]
     return use_attention(config.attention, (backbone.main_network, side), dtype, training=True)
 
 
-def open_backbone(settings: BackboneConfig, dtype: torch.dtype = torch.float32) -> VideoBackbone:
-    """Load the backbone that a config names."""
+def open_backbone(
+    settings: BackboneConfig, dtype: torch.dtype = torch.float32, *, encoders_later: bool = False
+) -> VideoBackbone:
+    """Load the backbone that a config names; VAE and text encoder perhaps when they are used."""
     special = {
         "motion_adapter": settings.motion_adapter,
         "beta_schedule": settings.beta_schedule,
         "text_tokens": settings.text_tokens,
     }
     options = {name: value for name, value in special.items() if value is not None}
-    return load_backbone(settings.kind, settings.path, dtype=dtype, **options)
+    return load_backbone(
+        settings.kind, settings.path, dtype=dtype, encoders_later=encoders_later, **options
+    )
+
+
+def open_encoder(config: TrainConfig, backbone: VideoBackbone) -> ClipEncoder:
+    """The encoders of a run; UserError where they do not work as its settings say."""
+    return ClipEncoder(
+        backbone,
+        cache=config.data.cache_encodings,
+        park=config.offload == "encoders",
+        frames_at_once=config.data.encode_frames_at_once,
+    )
 
 
 def build_probe(config: TrainConfig, encoder: ClipEncoder, clips: TrainingClips) -> AdherenceProbe:
@@ -72,13 +122,14 @@ def build_probe(config: TrainConfig, encoder: ClipEncoder, clips: TrainingClips)
     batch = stack_clips(
         [clips.clip(index, 0) for index in range(min(config.probe.clips, len(clips)))]
     )
+    latents = encoder.batch_latents(batch)
     return AdherenceProbe(
         config.probe,
         encoder.backbone,
-        encoder.batch_latents(batch),
+        latents,
         encoder.batch_text(batch, [False] * len(batch.ids)),
-        batch.pose_frames.to(encoder.backbone.device),
-        shift=config.timesteps.shift,
+        batch.pose_frames,
+        shift=clip_shift(config.timesteps, encoder.backbone, latents.shape[1:]),
         at_once=config.data.batch_size,
     )
 
@@ -97,12 +148,18 @@ def new_networks(config: TrainConfig, backbone: VideoBackbone) -> Networks:
     settings = config.side_network
     if settings.init_from is not None:
         side = load_trainable(settings.init_from, backbone, _taps(config))
+        _check_condition(config, side)
     else:
-        special = {"hidden_size": settings.hidden_size, "controlnet": settings.controlnet}
+        special = {
+            "hidden_size": settings.hidden_size,
+            "controlnet": settings.controlnet,
+            "motion_modules": None if settings.motion_modules else False,
+        }
         side = backbone.new_side_network(
             injection=settings.injection,
             taps=_taps(config),
             pose_init=settings.pose_init,
+            condition=config.data.condition,
             seed=config.seed,
             **{name: value for name, value in special.items() if value is not None},
         )
@@ -119,17 +176,27 @@ def stored_networks(config: TrainConfig, backbone: VideoBackbone, checkpoint: Pa
     if config.ema.decay:
         average = frozen_copy(load_trainable(checkpoint / "average", backbone, _taps(config)))
     if config.objective == "lisa":
-        decoder = load_decoder(checkpoint / "decoder", backbone)
+        decoder = load_decoder(checkpoint / "decoder", backbone, _taps(config))
     side = load_trainable(checkpoint / "side_network", backbone, _taps(config))
     return Networks(side, average, decoder)
 
 
 def _taps(config: TrainConfig) -> list[str]:
-    return [config.alignment.tap] if config.objective == "lisa" else []
+    return config.alignment.taps if config.objective == "lisa" else []
 
 
-def _new_decoder(config: TrainConfig, side: SideNetwork, backbone: VideoBackbone) -> LisaDecoder:
-    point = side.tap_points[config.alignment.tap]
-    with seeded(stream_seed(config.seed, Purpose.DECODER)):
-        decoder = new_decoder(point, backbone.latent_channels)
-    return decoder.to(backbone.device)
+def _check_condition(config: TrainConfig, side: SideNetwork) -> None:
+    try:
+        side.check_condition(config.data.condition)
+    except UserError as error:
+        raise UserError(
+            f"side_network.init_from={config.side_network.init_from}: {error}"
+        ) from None
+
+
+def _new_decoder(config: TrainConfig, side: SideNetwork, backbone: VideoBackbone) -> TapDecoders:
+    decoders = TapDecoders()
+    for number, tap in enumerate(config.alignment.taps):
+        with seeded(stream_seed(config.seed, Purpose.DECODER, number)):
+            decoders[tap] = new_decoder(side.tap_points[tap], backbone.latent_channels)
+    return decoders.to(backbone.device)

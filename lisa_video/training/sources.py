@@ -12,6 +12,7 @@ from lisa_video.caching.clips import CacheReader, EncodedClips, TrainingClips
 from lisa_video.caching.keys import EncoderKeys
 from lisa_video.caching.plan import Reading, check_unchanged, make_plan
 from lisa_video.caching.store import CacheStore
+from lisa_video.conditions import reads_video
 from lisa_video.dataset import ClipDataset
 from lisa_video.errors import UserError
 from lisa_video.manifest import MANIFEST
@@ -35,6 +36,11 @@ class Sources:
     """Where they lie, if that is no folder."""
     check_clips: bool
 
+    @property
+    def encoded(self) -> bool:
+        """Whether VAE and text encoder have nothing to do."""
+        return isinstance(self.training, EncodedClips)
+
     def check(self) -> None:
         """Open what is going to be read, but decode nothing.
 
@@ -45,7 +51,7 @@ class Sources:
             self.packed.packed.check_shards()
         elif self.check_clips:
             for reading in self.readings:
-                if isinstance(self.training, EncodedClips):
+                if self.encoded:
                     reading.clips.check_poses()
                 else:
                     reading.clips.check()
@@ -78,6 +84,11 @@ def open_sources(config: TrainConfig, backbone: VideoBackbone) -> Sources:
     readings = open_readings(config, backbone, packed)
     sources: list[TrainingClips] = [reading.clips for reading in readings]
     if packed is not None and packed.packed.index.kind == "encodings":
+        if reads_video(data.condition):
+            raise UserError(
+                f"data.condition={data.condition}: is drawn from the videos, and "
+                f"data.shards={data.shards} holds encodings alone; pack the videos"
+            )
         if not data.views:
             raise UserError(
                 f"data.shards={data.shards}: holds the encodings of fixed views; set data.views to "
@@ -170,6 +181,7 @@ def open_dataset(
         views=data.views,
         augmentation=data.augmentation,
         packed=packed,
+        condition=data.condition,
     )
 
 
@@ -177,16 +189,23 @@ def open_probe_dataset(
     config: TrainConfig, backbone: VideoBackbone, packed: PackedClips | None = None
 ) -> ClipDataset:
     """The clips that the probe looks at are the first of these."""
-    split = config.data.validation_split
-    # Where the probe looks at training clips, it sees the windows that it always saw.
-    seed = config.seed if split == config.data.split else config.probe.seed
-    clips = _held_out(config, backbone, split, seed, packed)
+    clips = open_held_out(config, backbone, packed)
     if len(clips) < 2:
         raise UserError(
-            f"data.validation_split={split}: the probe shuffles poses among clips and needs 2, "
+            f"data.validation_split={clips.split}: the probe shuffles poses among clips and needs 2, "
             f"{config.data.root} has {len(clips)}; add clips, or set probe.every to 0"
         )
     return clips
+
+
+def open_held_out(
+    config: TrainConfig, backbone: VideoBackbone, packed: PackedClips | None = None
+) -> ClipDataset:
+    """The clips of the validation split, in the windows that probe and validation see."""
+    split = config.data.validation_split
+    # Where the probe looks at training clips, it sees the windows that it always saw.
+    seed = config.seed if split == config.data.split else config.probe.seed
+    return _held_out(config, backbone, split, seed, packed)
 
 
 def _held_out(
@@ -208,6 +227,7 @@ def _held_out(
         cache_in_memory=data.cache_in_memory,
         fps=data.fps,
         packed=packed,
+        condition=data.condition,
     )
 
 

@@ -16,7 +16,7 @@ from lisa_video.validation.clip_checks import check_clip
 from lisa_video.validation.config import CHECKS, ValidateDataConfig
 from lisa_video.validation.findings import Finding, Line, Validation
 from lisa_video.validation.manifest_checks import check_lines, raw_lines, read_lines
-from lisa_video.validation.report import format_validation, html_page
+from lisa_video.validation.report import format_validation, validation_page
 
 CLEANED = "manifest.cleaned.jsonl"
 
@@ -45,7 +45,7 @@ def run_validation(config: ValidateDataConfig) -> bool:
     if config.json is not None:
         write_json(config.json, {"findings": _as_json(found)})
     if config.html is not None:
-        _write_new(config.html, html_page(found, config).encode())
+        _write_new(config.html, validation_page(found, config).encode())
     if config.fix:
         kept = write_cleaned(config.dataset, found.bad_lines)
         print(f"{config.dataset / CLEANED}: {kept} clips; rename it to {MANIFEST} to use it")

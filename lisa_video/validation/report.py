@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -11,6 +10,7 @@ from html import escape
 import numpy as np
 
 from lisa_video.engines import LostJob, map_jobs
+from lisa_video.html_pages import html_image, html_page, html_table
 from lisa_video.reports import format_table
 from lisa_video.validation.config import CHECKS, ValidateDataConfig
 from lisa_video.validation.findings import Finding, Line, Validation
@@ -19,13 +19,9 @@ from lisa_video.validation.thumbnails import Thumbnail, make_thumbnail
 _SHOWN = 20  # findings on the terminal
 _LISTED = 2000  # findings on the page
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
-       color: #18181c; background: #fff; }
-table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; }
-th { border-bottom: 1px solid #999; } td { vertical-align: top; overflow-wrap: anywhere; }
 .error { color: #a01818; } .warning { color: #8a4b00; }
 .clips { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; width: 13rem; }
-figure img { max-width: 100%; } figcaption { font-size: 13px; overflow-wrap: anywhere; }
+figcaption { font-size: 13px; overflow-wrap: anywhere; }
 """
 
 
@@ -43,25 +39,20 @@ def format_validation(found: Validation) -> str:
     return "\n\n".join(parts)
 
 
-def html_page(found: Validation, config: ValidateDataConfig) -> str:
+def validation_page(found: Validation, config: ValidateDataConfig) -> str:
     """The whole document: tables, thumbnails with skeletons, findings."""
-    title = f"Validation of {escape(str(config.dataset))}"
+    title = f"Validation of {config.dataset}"
     body = [
-        f"<h1>{title}</h1>",
-        _table(_SPLIT_HEADER, _split_rows(found)),
+        f"<h1>{escape(title)}</h1>",
+        html_table(_SPLIT_HEADER, _split_rows(found)),
         "<h2>Checks</h2>",
-        _table(["check", "level", "clips", "finds"], _check_rows(found)),
+        html_table(["check", "level", "clips", "finds"], _check_rows(found), _cell),
         "<h2>Clips</h2>",
         f'<div class="clips">{"".join(_figures(found, config))}</div>',
         "<h2>Findings</h2>",
         *_findings(found),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{title}</title><style>{_STYLE}</style></head><body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
-    )
+    return html_page(title, body, _STYLE)
 
 
 _SPLIT_HEADER = ["split", "clips", "frames", "minutes", "sizes", "fps"]
@@ -107,15 +98,9 @@ def _findings(found: Validation) -> Iterator[str]:
         [str(each.number), each.id, found.levels[each.check], each.check, each.problem]
         for each in found.findings[:_LISTED]
     )
-    yield _table(["line", "clip", "level", "check", "problem"], rows)
+    yield html_table(["line", "clip", "level", "check", "problem"], rows, _cell)
     if len(found.findings) > _LISTED:
         yield f"<p>... and {len(found.findings) - _LISTED} more.</p>"
-
-
-def _table(header: Sequence[str], rows: Iterator[list[str]]) -> str:
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in header) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-    return "<table>" + "\n".join(lines) + "</table>"
 
 
 def _cell(text: str) -> str:
@@ -130,9 +115,8 @@ def _figures(found: Validation, config: ValidateDataConfig) -> Iterator[str]:
     for line, thumbnail in _thumbnails(chosen, config):
         text = "no picture"
         if thumbnail.jpeg is not None:
-            data = base64.b64encode(thumbnail.jpeg).decode()
-            alt = escape(f"frame of {line.entry.id} with its poses")
-            text = f'<img alt="{alt}" src="data:image/jpeg;base64,{data}">'
+            about = f"frame of {line.entry.id} with its poses"
+            text = html_image(thumbnail.jpeg, "jpeg", about)
         notes = "".join(
             f'<br><span class="{found.levels[each.check]}">{escape(each.problem)}</span>'
             for each in problems[line.number]

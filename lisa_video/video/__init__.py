@@ -13,6 +13,7 @@ from lisa_video.video.reading import (
     VideoInfo,
     count_frames,
     iter_frames,
+    iter_frames_at,
     probe_video,
     read_video,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "count_frames",
     "even_size",
     "iter_frames",
+    "iter_frames_at",
     "probe_video",
     "read_video",
     "write_video",

@@ -119,6 +119,21 @@ def iter_frames(path: Path, start: int = 0, stop: int | None = None) -> Iterator
             yield found.pixels
 
 
+def iter_frames_at(path: Path, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    """The frames at `indices`, which never fall and may repeat, one by one as in `iter_frames`.
+
+    Raises:
+        VideoError: as in `read_video`.
+    """
+    assert list(indices) == sorted(indices), "indices fall"
+    places = iter(indices)
+    place = next(places, -1)
+    for found in decode_guarded(path, ["pyav"], indices=sorted(set(indices))):
+        while isinstance(found, Frame) and found.number == place:
+            yield found.pixels
+            place = next(places, -1)
+
+
 class _Batch:
     """Memory for frames that come one by one, which is had when the first one tells its size."""
 

@@ -101,6 +101,39 @@ def test_one_pass_equals_two_diffusers_forwards(changes: dict) -> None:
         assert torch.equal(backbone.predict(*inputs[:3]), prior)
 
 
+@pytest.mark.parametrize("clips", [[0], [2, 0], [0, 1, 2]])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_prior_of_some_clips_equals_their_own_forward(
+    clips: list[int], checkpointing: bool
+) -> None:
+    backbone = tiny_backbone().to(dtype=torch.float64)
+    if checkpointing:
+        backbone.main_network.enable_gradient_checkpointing()
+    noisy, timesteps, text, poses = model_inputs(3, 7, 9, batch=3)
+    inputs = (noisy.double(), timesteps, text.double(), poses.double())
+    side = awakened(UNetSideNetwork.from_backbone(backbone)).double()
+    residuals = side(*inputs).residuals
+    rows: list[int] = []
+    hook = backbone.main_network.up_blocks[-1].register_forward_pre_hook(
+        lambda _block, _args, given: rows.append(len(given["hidden_states"])), with_kwargs=True
+    )
+    chosen = torch.tensor(clips)
+    controlled, prior = backbone.predict_with_prior(*inputs[:3], residuals, chosen)
+    hook.remove()
+    assert rows == [3 * len(clips), 3 * 3]
+    assert not prior.requires_grad
+    close = {"rtol": 1e-10, "atol": 1e-10}
+    alone = diffusers_forward(backbone, tuple(each[chosen] for each in inputs), None)
+    torch.testing.assert_close(prior, alone, **close)
+    expected = diffusers_forward(backbone, inputs, residuals)
+    torch.testing.assert_close(controlled, expected, **close)
+    weights = list(side.parameters())
+    got = torch.autograd.grad(controlled.square().sum(), weights, retain_graph=True)
+    wanted = torch.autograd.grad(expected.square().sum(), weights)
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, **close)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_gradient_of_residuals_equals_the_full_forwards(checkpointing: bool) -> None:
     backbone = tiny_backbone()
@@ -373,6 +406,7 @@ def test_unloadable_folders_are_refused_in_one_line(
 
     (folder / "vae").rename(folder / "autoencoder")
     assert "folder vae/ is missing" in refused(folder)
+    (folder / "autoencoder").rename(folder / "vae")
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"broken")
     assert "not a loadable UNetMotionModel" in refused(folder)
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from lisa_video.backbones import load_backbone, load_side_network
 from lisa_video.backbones.cogvideox import CogVideoXBackbone, CogVideoXSideNetwork
-from lisa_video.decoder import new_decoder
+from lisa_video.decoder import TapDecoders, new_decoder
 from lisa_video.errors import UserError
-from lisa_video.injection import SideResiduals
+from lisa_video.injection import Injection, SideResiduals
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.predictions import add_noise
 from lisa_video.training.losses import Conditions, LisaObjective, noise_latents, training_losses
@@ -116,6 +116,37 @@ def test_positions_are_those_of_the_trained_grid() -> None:
     for ours, theirs in zip(backbone._rotary(noisy), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert (backbone.predict(*cogvideox_inputs()[:3]) != 0).any()
+
+
+@pytest.mark.parametrize("clips", [[0], [2, 0], [0, 1, 2]], ids=str)
+@pytest.mark.parametrize("injection", [{"even": 2}, [0], [5]], ids=str)
+def test_prior_of_some_clips_equals_their_own_forward(
+    backbone: CogVideoXBackbone, clips: list[int], injection: Injection
+) -> None:
+    inputs = cogvideox_inputs(batch=3)
+    residuals = side_residuals(backbone, inputs, injection=injection)
+    first = int(next(iter(residuals.points)).removeprefix("block_"))
+    rows: list[tuple[int, int]] = []
+    hooks = [
+        block.register_forward_hook(
+            lambda _block, _args, output, index=index: rows.append(
+                (index, len(output[0]) if isinstance(output, tuple) else len(output))
+            )
+        )
+        for index, block in enumerate(backbone.blocks)
+    ]
+    chosen = torch.tensor(clips)
+    controlled, prior = backbone.predict_with_prior(*inputs[:3], residuals, chosen)
+    for hook in hooks:
+        hook.remove()
+    # What is shared sees all clips once, the rest of the prior only those asked for.
+    later = range(first + 1, BLOCKS)
+    shared = [(index, 3) for index in range(first + 1)]
+    assert rows == shared + [(i, len(clips)) for i in later] + [(i, 3) for i in later]
+    assert not prior.requires_grad
+    alone = diffusers_forward(backbone, tuple(each[chosen] for each in inputs), None)
+    torch.testing.assert_close(prior, alone, rtol=1e-5, atol=1e-6)
+    assert torch.equal(controlled, diffusers_forward(backbone, inputs, residuals))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -248,7 +279,7 @@ def lisa_loss(backbone: CogVideoXBackbone, side: nn.Module) -> Tensor:
     nn.init.normal_(decoder.conv_out.weight, std=0.05)
     weights = torch.tensor([[1.0, 0.5, 0.0], [0.2, 1.0, 1.0]])
     conditions = Conditions(text.to(backbone.dtype), poses, weights)
-    lisa = LisaObjective(decoder, "block_2", weight=0.2)
+    lisa = LisaObjective(TapDecoders({"block_2": decoder}), ["block_2"], weight=0.2)
     return training_losses(backbone, side, noised, conditions, lisa).total
 
 

@@ -96,6 +96,37 @@ def test_shared_blocks_equal_two_diffusers_forwards(
         assert torch.equal(backbone.predict(*inputs[:3]), prior)
 
 
+@pytest.mark.parametrize("clips", [[0], [2, 0], [0, 1, 2]], ids=str)
+@pytest.mark.parametrize("injection", [{"even": 2}, [0], [5]], ids=str)
+def test_prior_of_some_clips_equals_their_own_forward(
+    backbone: WanBackbone, clips: list[int], injection: Injection
+) -> None:
+    inputs = wan_inputs(batch=3)
+    residuals = side_residuals(backbone, inputs, injection=injection)
+    first = int(next(iter(residuals.points)).removeprefix("block_"))
+    rows: list[tuple[int, int]] = []
+    hooks = [
+        block.register_forward_hook(
+            lambda _block, _args, output, index=index: rows.append(
+                (index, len(output[0]) if isinstance(output, tuple) else len(output))
+            )
+        )
+        for index, block in enumerate(backbone.blocks)
+    ]
+    chosen = torch.tensor(clips)
+    controlled, prior = backbone.predict_with_prior(*inputs[:3], residuals, chosen)
+    for hook in hooks:
+        hook.remove()
+    # What is shared sees all clips once, the rest of the prior only those asked for.
+    later = range(first + 1, BLOCKS)
+    shared = [(index, 3) for index in range(first + 1)]
+    assert rows == shared + [(i, len(clips)) for i in later] + [(i, 3) for i in later]
+    assert not prior.requires_grad
+    alone = diffusers_forward(backbone, tuple(each[chosen] for each in inputs), None)
+    torch.testing.assert_close(prior, alone, rtol=1e-5, atol=1e-6)
+    assert torch.equal(controlled, diffusers_forward(backbone, inputs, residuals))
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_gradient_of_residuals_equals_the_full_forwards(checkpointing: bool) -> None:
     backbone = tiny_wan()

@@ -8,8 +8,8 @@ import torch
 from lisa_video.benchmarks.measure import (
     in_fresh_processes,
     interleaved_medians,
-    peak_memory_mb,
 )
+from lisa_video.hardware import peak_memory_mb
 
 CPU = torch.device("cpu")
 

@@ -136,11 +136,11 @@ def test_a_training_pass_has_the_shapes_of_the_published_checkpoint(name: str) -
         output = backbone.side_output(
             side, noised.noisy, timesteps, conditions.text, conditions.pose_frames
         )
-        lisa = LisaObjective(decoder, config.alignment.tap, config.alignment.weight)
+        lisa = LisaObjective(decoder, config.alignment.taps, config.alignment.weight)
         terms = training_losses(backbone, side, noised, conditions, lisa)
         terms.total.backward()
 
-    assert output.taps[config.alignment.tap].shape == expected.feature
+    assert output.taps[config.alignment.taps[0]].shape == expected.feature
     for point, residual in output.residuals.points.items():
         assert (
             residual.shape[1 if residual.dim() == 4 else 2] == side.injection_points[point].channels
@@ -204,7 +204,7 @@ def test_shipped_settings_fit_and_state_their_memory(name: str) -> None:
     assert config.output == Path("outputs") / path.stem
     backbone, _ = built(name)
     points = chosen_points(config.side_network.injection, backbone.injection_points)
-    assert config.alignment.tap in points
+    assert set(config.alignment.taps) <= set(points)
 
     size = training_size(config, PUBLISHED)
     assert 0 < size.decoder_share_pct <= GOAL_PCT

@@ -12,14 +12,15 @@ from torch import nn
 from lisa_video.augmentation_config import AugmentationConfig
 from lisa_video.caching import job
 from lisa_video.caching.config import CacheConfig
+from lisa_video.encoders import FrozenEncoder
 from lisa_video.errors import UserError
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.loop import train
-from lisa_video.training.run_folder import read_log
 from lisa_video.training.setup import check_training
 from lisa_video.training.state import TrainState
 from tests.caching.conftest import cache_config
 from tests.tiny_wan import tiny_wan_checkpoint
+from tests.training.runs import untimed_log
 
 EVERYTHING = AugmentationConfig(
     flip=0.5, crop_scale=(0.6, 1.0), crop_shift=1.0, joint_dropout=0.2, frame_dropout=0.1
@@ -40,12 +41,12 @@ def no_video(*_: object, **__: object) -> None:
     pytest.fail("a video was opened")
 
 
+def no_encoder(*_: object) -> None:
+    pytest.fail("an encoder was loaded")
+
+
 def assert_same_run(first: TrainState, second: TrainState, logs: list[Path]) -> None:
-    timings = ("step_s", "data_s")
-    rows = [
-        [{k: v for k, v in row.items() if k not in timings} for row in read_log(log)]
-        for log in logs
-    ]
+    rows = [untimed_log(log) for log in logs]
     assert rows[0] == rows[1] and len(rows[0]) > 4
     for name in ("side_network", "average", "decoder"):
         one: nn.Module = getattr(first.networks, name)
@@ -84,6 +85,7 @@ def test_training_from_a_cache_is_training_from_video(
     first = train(from_video)
     for name in ("read_video", "probe_video"):
         monkeypatch.setattr(f"lisa_video.clip_reader.{name}", no_video)
+    monkeypatch.setattr(FrozenEncoder, "model", no_encoder)
     check_training(from_cache)
     second = train(from_cache)
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lisa_video.caching.keys import EncoderKeys, module_hash, tokenizer_settings
+from lisa_video.caching.keys import EncoderKeys, tokenizer_settings
+from lisa_video.encoders import module_hash
 from lisa_video.views import View
 from tests.tiny import tiny_backbone
 from tests.tiny_wan import tiny_wan

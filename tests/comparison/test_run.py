@@ -88,14 +88,14 @@ def test_a_repeated_comparison_trains_nothing_again(config: CompareConfig) -> No
 def test_an_interrupted_arm_goes_on_with_its_scores(config: CompareConfig) -> None:
     compare(config)
     setting = settings(config.grid)[0]
-    curves = read_arm(config, setting, 1)
     folder = arm_folder(config.training.output, setting, 1)
+    curves = read_arm(folder)
     # As if it had stopped right before the networks were saved.
     for path in sorted((folder / "side_network").iterdir()):
         path.unlink()
     (folder / "side_network").rmdir()
     compare(config)
-    assert read_arm(config, setting, 1).scores == curves.scores
+    assert read_arm(folder).scores == curves.scores
     clips = np.load(folder / "generated-6.npy")
     assert clips.shape == (2, 4, 16, 16, 3) and clips.dtype == np.uint8
 

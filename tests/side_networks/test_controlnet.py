@@ -1,6 +1,7 @@
 """Side networks that start from a ControlNet, against the ControlNet itself."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
 from lisa_video.benchmarks.parameters import published_settings, read_training
 from lisa_video.errors import UserError
+from lisa_video.side_networks.controlnet import exported
 from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.training.setup import open_backbone
-from tests.tiny import model_inputs, tiny_backbone
+from tests.tiny import awakened, model_inputs, tiny_backbone
 from tests.tiny_controlnet import tiny_controlnet
 
 ROOT = Path(__file__).parents[2]
@@ -186,3 +188,54 @@ def test_a_controlnet_of_stable_diffusion_fits_the_published_backbone(tmp_path: 
     assert sum(side.taken_over.taken.values()) == 361_279_120
     assert side.taken_over.left_out == ()
     assert list(side.config.pose_channels) == [16, 32, 96, 256]
+
+
+@pytest.mark.parametrize("injection", ["all", ["down_1", "mid"]])
+@pytest.mark.parametrize("channels", [None, [6, 8, 10]])
+def test_without_motion_modules_it_is_a_controlnet_of_diffusers(
+    backbone: AnimateDiffBackbone,
+    tmp_path: Path,
+    injection: Any,
+    channels: list[int] | None,
+) -> None:
+    side = UNetSideNetwork.from_backbone(
+        backbone, injection=injection, pose_channels=channels, motion_modules=False
+    )
+    awakened(side).eval()
+    assert not any(".motion_modules." in name for name in side.state_dict())
+    exported(side).save_pretrained(tmp_path)
+    controlnet = ControlNetModel.from_pretrained(tmp_path)
+    inputs = model_inputs(frames=3)
+    with torch.no_grad():
+        ours = side(*inputs).residuals.points
+        theirs = dict(zip(POINTS, controlnet_residuals(controlnet, inputs), strict=True))
+    for name, residual in theirs.items():
+        if name in ours:
+            torch.testing.assert_close(residual, ours[name], rtol=1e-5, atol=1e-5)
+            assert residual.abs().max() > 1e-3
+        else:
+            assert not residual.any()
+    # And back: a side network that starts from it steers alike.
+    again = UNetSideNetwork.from_backbone(
+        backbone, injection=injection, controlnet=tmp_path, motion_modules=False
+    ).eval()
+    assert all(
+        torch.equal(value, side.state_dict()[name]) for name, value in again.state_dict().items()
+    )
+
+
+def test_without_motion_modules_frames_are_looked_at_alone(
+    backbone: AnimateDiffBackbone, tmp_path: Path
+) -> None:
+    side = awakened(UNetSideNetwork.from_backbone(backbone, motion_modules=False)).eval()
+    noisy, timesteps, text, poses = model_inputs(frames=3)
+    one = side(noisy[:, :, 1:2], timesteps, text, poses[:, 1:2]).residuals.points["mid"]
+    three = side(noisy, timesteps, text, poses).residuals.points["mid"]
+    torch.testing.assert_close(three.unflatten(0, (2, 3))[:, 1], one, rtol=1e-5, atol=1e-5)
+    side.save_pretrained(tmp_path)
+    assert UNetSideNetwork.from_pretrained(tmp_path).config.motion_modules is False
+
+
+def test_motion_modules_have_no_place_in_a_controlnet(backbone: AnimateDiffBackbone) -> None:
+    with pytest.raises(UserError, match=r"has motion modules.*side_network.motion_modules=false"):
+        exported(UNetSideNetwork.from_backbone(backbone))

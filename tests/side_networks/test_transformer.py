@@ -10,7 +10,7 @@ from torch.nn.functional import mse_loss
 
 from lisa_video.backbones import load_side_network
 from lisa_video.backbones.wan import WanBackbone, WanSideNetwork
-from lisa_video.decoder import LisaDecoder, new_decoder
+from lisa_video.decoder import LisaDecoder, TapDecoders, new_decoder
 from lisa_video.errors import UserError
 from lisa_video.injection import Injection
 from lisa_video.side_networks.transformer import kept_channels, narrowed
@@ -236,9 +236,8 @@ def lisa_loss(
         pose_frames=torch.rand(2, 9, 3, 6 * VAE_FACTOR, 8 * VAE_FACTOR),
         frame_weights=backbone.latent_frame_means(torch.rand(2, 9)),
     )
-    terms = training_losses(
-        backbone, side, noised, conditions, LisaObjective(decoder, "block_2", 0.2)
-    )
+    lisa = LisaObjective(TapDecoders({"block_2": decoder}), ["block_2"], 0.2)
+    terms = training_losses(backbone, side, noised, conditions, lisa)
     terms.total.backward()
     return terms.total.detach(), [parameter.grad for parameter in side.parameters()]
 

@@ -21,8 +21,12 @@ from lisa_video.training.config import (
     TimestepConfig,
     TrainConfig,
 )
+from lisa_video.training.run_folder import read_log
 
 SIZE = 16
+# Of the log, what differs from run to run.
+MEASURED = {"step_s", "data_s", "clips_s", "frames_s", "data_share", "memory_gib"}
+MEASURED |= {"validation/seconds"}
 FRAMES = 6
 
 
@@ -70,6 +74,7 @@ def tiny_config(clips: Path, output: Path, backbone: str = "unused", **changes: 
         pose_dropout=0.2,
         log_every=1,
         checkpoint_every=100,
+        report=False,
     )
     for name, value in changes.items():
         section, _, key = name.rpartition("__")
@@ -77,3 +82,8 @@ def tiny_config(clips: Path, output: Path, backbone: str = "unused", **changes: 
             value, name = replace(getattr(config, section), **{key: value}), section
         config = replace(config, **{name: value})
     return config
+
+
+def untimed_log(output: Path) -> list[dict[str, Any]]:
+    """The lines of a log without what is measured of the machine."""
+    return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_log(output)]

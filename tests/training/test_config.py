@@ -12,6 +12,7 @@ from lisa_video.training.config import (
     BackboneConfig,
     DataConfig,
     EmaConfig,
+    LossConfig,
     OptimizerConfig,
     ProbeConfig,
     SideNetworkConfig,
@@ -50,6 +51,36 @@ def config(**changes: Any) -> TrainConfig:
         (lambda: SideNetworkConfig(injection=[]), "side_network.injection"),
         (lambda: AlignmentConfig(weight=0.0), "alignment.weight"),
         (lambda: AlignmentConfig(weight=float("nan")), "alignment.weight"),
+        (lambda: AlignmentConfig(every=0), r"alignment\.every=0"),
+        (lambda: AlignmentConfig(fraction=0.0), r"alignment\.fraction=0\.0"),
+        (lambda: AlignmentConfig(fraction=1.5), r"alignment\.fraction=1\.5"),
+        (lambda: AlignmentConfig(tap=[]), r"alignment\.tap=\[\]"),
+        (lambda: AlignmentConfig(tap=["mid", "mid"]), r"alignment\.tap=.* each once"),
+        (lambda: AlignmentConfig(schedule="until"), r"schedule=until: needs .*alignment\.until"),
+        (lambda: AlignmentConfig(schedule="cosine"), r"schedule=cosine: needs"),
+        (lambda: AlignmentConfig(until=5), r"until=5: has no effect with .*constant"),
+        (lambda: AlignmentConfig(schedule="until", until=0), r"alignment\.until=0"),
+        (lambda: AlignmentConfig(schedule="until", until=3, every=4), r"every=4: no step up to"),
+        (lambda: AlignmentConfig(gamma=3.0), r"alignment\.gamma=3\.0: has no effect"),
+        (lambda: LossConfig(gamma=3.0), r"loss\.gamma=3\.0: has no effect .*none"),
+        (lambda: LossConfig(weighting="min_snr", gamma=0.0), r"loss\.gamma=0\.0"),
+        (lambda: TimestepConfig(logit_std=0.5), "no effect with timesteps.sampling=uniform"),
+        (lambda: TimestepConfig(sampling="logit_normal", logit_std=0.0), "logit_std=0"),
+        (
+            lambda: TimestepConfig(sampling="logit_normal", logit_mean=float("nan")),
+            "logit_mean=nan",
+        ),
+        (lambda: TimestepConfig(shift_at=(5, 64, 0)), r"timesteps\.shift_at=\[5, 64, 0\]"),
+        (
+            lambda: config(steps=3, alignment=AlignmentConfig(every=4)),
+            r"alignment\.every=4: none of the 3 steps",
+        ),
+        (
+            lambda: config(
+                data=DataConfig(Path(), batch_size=1), alignment=AlignmentConfig(fraction=0.5)
+            ),
+            r"alignment\.fraction=0\.5: is all of a batch of 1",
+        ),
         (lambda: OptimizerConfig(lr=-1e-5), "optimizer.lr"),
         (lambda: OptimizerConfig(lr=float("inf")), "optimizer.lr"),
         (lambda: OptimizerConfig(betas=(0.9, 1.0)), "optimizer.betas"),
@@ -76,3 +107,5 @@ def test_the_tap_must_be_an_injection_point_under_lisa() -> None:
         config(side_network=subset)
     config(side_network=subset, objective="plain")
     config(side_network=subset, alignment=AlignmentConfig(tap="mid"))
+    with pytest.raises(UserError, match=r"alignment\.tap=down_2.*down_1, mid"):
+        config(side_network=subset, alignment=AlignmentConfig(tap=["mid", "down_2"]))

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 
 from lisa_video.augmentation_config import AugmentationConfig
 from lisa_video.backbones import load_side_network
+from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.decoder import TapDecoders
 from lisa_video.errors import UserError
 from lisa_video.manifest import DatasetWriter, load_manifest
 from lisa_video.poses import PoseSequence
 from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.training.batches import BatchStream
 from lisa_video.training.checkpoint import checkpoints, latest_checkpoint, load_state
-from lisa_video.training.config import OptimizerConfig
+from lisa_video.training.config import AlignmentConfig, OptimizerConfig
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.loop import train
 from lisa_video.training.losses import Conditions, NoisedLatents
@@ -34,7 +36,7 @@ from lisa_video.training.sources import open_dataset, open_probe_dataset
 from lisa_video.training.state import TrainState
 from lisa_video.video import read_video
 from tests.tiny import tiny_backbone
-from tests.training.runs import SIZE, tiny_config, write_clips
+from tests.training.runs import SIZE, tiny_config, untimed_log, write_clips
 
 
 def weights(network: nn.Module | None) -> dict[str, Tensor]:
@@ -45,11 +47,6 @@ def weights(network: nn.Module | None) -> dict[str, Tensor]:
 def assert_same(first: Any, second: Any) -> None:
     """Bit for bit."""
     torch.testing.assert_close(first, second, rtol=0, atol=0)
-
-
-def untimed_log(output: Path) -> list[dict[str, Any]]:
-    timings = ("step_s", "data_s")
-    return [{k: v for k, v in row.items() if k not in timings} for row in read_log(output)]
 
 
 def test_interrupted_run_goes_on_bit_for_bit(
@@ -371,6 +368,105 @@ def test_decoder_can_learn_at_its_own_rate(
         )
         decoder = train(config, encoder=encoder).networks.decoder
         assert decoder is not None
-        return float(decoder.conv_out.weight.abs().max())
+        return decoder["down_1"].conv_out.weight.abs().max().item()
 
     assert moved(10.0) == pytest.approx(10 * moved(1.0), rel=1e-3)
+
+
+# The alignment loss in some steps, of some clips, of several taps.
+
+ECONOMY: dict[str, Any] = {
+    "alignment": AlignmentConfig(
+        tap=["down_1", "mid"], every=2, fraction=0.5, schedule="cosine", until=5
+    ),
+}
+
+
+def test_economy_is_logged_where_it_is_made_and_goes_on_bit_for_bit(
+    clips: Path, encoder: ClipEncoder, tmp_path: Path
+) -> None:
+    settings = {
+        **ECONOMY,
+        "optimizer__gradient_accumulation_steps": 2,
+        "checkpoint_every": 1,
+        "probe__every": 0,
+    }
+    whole = tiny_config(clips, tmp_path / "whole", **settings)
+    first = train(whole, encoder=encoder)
+    rows = {row["step"]: row for row in read_log(whole.output)}
+    assert [step for step, row in rows.items() if "alignment" in row] == [2, 4]
+    for step in (2, 4):
+        row = rows[step]
+        assert row["alignment/mid"] > 0 and row["alignment"] == pytest.approx(
+            (row["alignment/down_1"] + row["alignment/mid"]) / 2
+        )
+        loss = row["main"] + row["alignment_weight"] * row["alignment"]
+        assert row["loss"] == pytest.approx(loss)
+    assert rows[2]["alignment_weight"] > rows[4]["alignment_weight"]
+    assert rows[5]["loss"] == rows[5]["main"] and "explained" not in rows[5]
+
+    def interrupt(step: int, _: TrainState) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    # Before the first step with an alignment loss, between two, and after the last.
+    part = tiny_config(clips, tmp_path / "part", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(part, encoder=encoder, on_step=interrupt)
+    assert latest_checkpoint(part.output) == checkpoints(part.output)[0]
+    for steps in range(2, 7):
+        part = tiny_config(clips, tmp_path / "part", steps=steps, **settings)
+        second = train(part, encoder=ClipEncoder(encoder.backbone))
+    for name in ("side_network", "average", "decoder"):
+        assert_same(weights(getattr(first.networks, name)), weights(getattr(second.networks, name)))
+    assert untimed_log(whole.output) == untimed_log(part.output)
+    assert sorted(path.name for path in (whole.output / "decoder").iterdir()) == ["down_1", "mid"]
+
+
+def test_after_its_end_nothing_of_the_alignment_runs(
+    clips: Path, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps are those of the plain objective bit for bit, here from the same weights, since
+    clips without poses have no alignment loss before the end either."""
+    until = AlignmentConfig(tap="down_1", schedule="until", until=2)
+    lisa, plain = (
+        tiny_config(
+            clips, tmp_path / name, objective=name, alignment=until, pose_dropout=1.0, steps=4
+        )
+        for name in ("lisa", "plain")
+    )
+    train(replace(lisa, steps=2), encoder=encoder)
+
+    monkeypatch.delattr(AnimateDiffBackbone, "predict_with_prior")
+    monkeypatch.delattr(TapDecoders, "forward")
+    kept: list[dict[str, Tensor]] = []
+    states = [
+        train(
+            lisa,
+            encoder=encoder,
+            on_step=lambda _, state: kept.append(weights(state.networks.decoder)),
+        ),
+        train(plain, encoder=encoder),
+    ]
+    assert_same(*(weights(state.networks.side_network) for state in states))
+    assert_same(kept[0], kept[-1])
+    rows = [read_log(config.output) for config in (lisa, plain)]
+    assert ["alignment" in row for row in rows[0]] == [False, True, True, False, False]
+    for name in ("loss", "main", "grad_norm"):
+        assert [row[name] for row in rows[0][3:]] == [row[name] for row in rows[1][3:]]
+
+
+def test_alignment_in_some_steps_moves_the_decoder_in_these_alone(
+    clips: Path, encoder: ClipEncoder, tmp_path: Path
+) -> None:
+    """Not even by weight decay or moments."""
+    kept: dict[int, dict[str, Tensor]] = {}
+    config = tiny_config(clips, tmp_path, alignment=AlignmentConfig(tap="down_1", every=3))
+    train(
+        config,
+        encoder=encoder,
+        on_step=lambda step, state: kept.update({step: weights(state.networks.decoder)}),
+    )
+    for step in range(1, 7):
+        same = all(torch.equal(kept[step][name], kept[step - 1][name]) for name in kept[0])
+        assert same == (step not in (3, 6)), step

@@ -3,6 +3,7 @@
 B batch, F frames, C latent channels, h w latent cells.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor
 
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
-from lisa_video.decoder import LisaDecoder
+from lisa_video.decoder import LisaDecoder, TapDecoders
 from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.training.losses import (
     Conditions,
     LisaObjective,
     NoisedLatents,
+    aligned_clips,
     explained_share,
     log_values,
     noise_latents,
@@ -42,7 +44,7 @@ def lisa_objective(backbone: AnimateDiffBackbone) -> LisaObjective:
     torch.manual_seed(5)
     decoder = LisaDecoder(point.channels, backbone.latent_channels, point.halvings)
     torch.nn.init.normal_(decoder.conv_out.weight, std=0.1)
-    return LisaObjective(decoder, TAP, WEIGHT)
+    return LisaObjective(TapDecoders({TAP: decoder}), [TAP], WEIGHT)
 
 
 def batch(backbone: AnimateDiffBackbone) -> tuple[NoisedLatents, Conditions]:
@@ -74,7 +76,7 @@ def test_lisa_losses_are_those_of_the_method(backbone: AnimateDiffBackbone) -> N
         output = side(*inputs, conditions.pose_frames)
         controlled = backbone.predict(*inputs, output.residuals)
         prior = backbone.predict(*inputs)
-        predicted = lisa.decoder(output.taps[TAP], noised.timesteps, 3, (7, 6))
+        predicted = lisa.decoder(output.taps, noised.timesteps, 3, (7, 6))[TAP]
     main = ((controlled - noised.target) ** 2).mean()
     frames = ((predicted - (noised.target - prior)) ** 2).mean(dim=(1, 3, 4))
     alignment = (conditions.frame_weights * frames).sum() / conditions.frame_weights.sum()
@@ -135,21 +137,127 @@ def test_the_backbone_gets_no_gradient(backbone: AnimateDiffBackbone) -> None:
 
 def test_logged_values(backbone: AnimateDiffBackbone) -> None:
     noised, conditions = batch(backbone)
-    losses = training_losses(
-        backbone, side_network(backbone), noised, conditions, lisa_objective(backbone)
-    )
+    lisa = lisa_objective(backbone)
+    losses = training_losses(backbone, side_network(backbone), noised, conditions, lisa)
     assert losses.alignment is not None and losses.prior is not None
-    values = log_values(scalars(losses))
+    values = log_values(scalars(losses), lisa)
+    assert values["alignment_weight"] == WEIGHT
     assert values["loss"] == losses.total.item() and values["main"] == losses.main.item()
     assert values["ratio"] == pytest.approx(losses.alignment.ratio.item())
     assert values["explained"] == explained_share(losses.main.item(), losses.prior.item())
     frames = losses.alignment.per_frame.mean(dim=0)
     assert values["frame_shares"] == pytest.approx((frames / frames.sum()).tolist())
     plain = training_losses(backbone, side_network(backbone), noised, conditions, None)
-    assert set(log_values(scalars(plain))) == {"loss", "main"}
+    assert set(log_values(scalars(plain), None)) == {"loss", "main"}
 
 
 def test_explained_share() -> None:
     assert explained_share(0.5, 2.0) == 0.75
     assert explained_share(2.0, 2.0) == 0.0
     assert explained_share(3.0, 2.0) < 0
+
+
+# Some clips, several taps, weights by timestep.
+
+
+def by_hand(
+    backbone: AnimateDiffBackbone, lisa: LisaObjective, clips: list[int], taps: list[str]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Squared errors (B,) of the controlled prediction, (P,) of the prior, (P, F) of each tap's."""
+    side = awakened(UNetSideNetwork.from_backbone(backbone, taps=taps))
+    noised, conditions = batch(backbone)
+    inputs = (noised.noisy, noised.timesteps, conditions.text)
+    with torch.no_grad():
+        output = side(*inputs, conditions.pose_frames)
+        controlled = backbone.predict(*inputs, output.residuals)
+        prior = backbone.predict(*inputs)
+        predicted = lisa.decoder(output.taps, noised.timesteps, 3, (7, 6))
+    target = noised.target - prior
+    errors = [((predicted[tap] - target) ** 2).mean(dim=(1, 3, 4))[clips] for tap in taps]
+    clip = (1, 2, 3, 4)
+    return (
+        ((controlled - noised.target) ** 2).mean(dim=clip),
+        ((prior - noised.target) ** 2).mean(dim=clip)[clips],
+        torch.stack(errors),
+    )
+
+
+def two_taps(backbone: AnimateDiffBackbone) -> TapDecoders:
+    torch.manual_seed(5)
+    decoders = TapDecoders()
+    for name in ("down_1", "mid"):
+        point = backbone.injection_points[name]
+        decoders[name] = LisaDecoder(point.channels, backbone.latent_channels, point.halvings)
+        torch.nn.init.normal_(decoders[name].conv_out.weight, std=0.1)
+    return decoders
+
+
+def test_part_of_a_batch_has_the_alignment_loss_of_its_clips(
+    backbone: AnimateDiffBackbone,
+) -> None:
+    lisa = replace(lisa_objective(backbone), fraction=0.5)
+    noised, conditions = batch(backbone)
+    losses = training_losses(backbone, side_network(backbone), noised, conditions, lisa)
+    controlled, prior, errors = by_hand(backbone, lisa, [0], [TAP])
+    weights = conditions.frame_weights[:1]
+    alignment = (weights * errors[0]).sum() / weights.sum()
+    assert losses.alignment is not None and losses.alignment.per_frame.shape == (1, 3)
+    torch.testing.assert_close(losses.main, controlled.mean())
+    torch.testing.assert_close(losses.alignment.loss, alignment)
+    torch.testing.assert_close(losses.total, controlled.mean() + WEIGHT * alignment)
+    values = log_values(scalars(losses), lisa)
+    share = explained_share(controlled[0].item(), prior[0].item())
+    assert values["explained"] == pytest.approx(share, rel=1e-4)
+
+
+def test_parts_of_a_split_batch_are_those_of_the_whole() -> None:
+    """Of 8 clips in one pass, or 4 and 4 in two."""
+    device = torch.device("cpu")
+    whole = aligned_clips(8, 0.5, device)
+    part = aligned_clips(4, 0.5, device)
+    assert whole is not None and part is not None
+    assert whole.tolist() == [*part.tolist(), *(part + 4).tolist()] == [0, 2, 4, 6]
+    assert aligned_clips(8, 1.0, device) is None
+
+
+def test_several_taps_are_averaged_and_logged_apart(backbone: AnimateDiffBackbone) -> None:
+    taps = ["down_1", "mid"]
+    lisa = LisaObjective(two_taps(backbone), taps, WEIGHT)
+    side = awakened(UNetSideNetwork.from_backbone(backbone, taps=taps))
+    noised, conditions = batch(backbone)
+    losses = training_losses(backbone, side, noised, conditions, lisa)
+    _, _, errors = by_hand(backbone, lisa, [0, 1], taps)
+    weights = conditions.frame_weights
+    expected = [(weights * each).sum() / weights.sum() for each in errors]
+    assert losses.alignment is not None and losses.taps is not None
+    torch.testing.assert_close(losses.taps, torch.stack(expected))
+    torch.testing.assert_close(losses.alignment.loss, sum(expected) / 2)
+    values = log_values(scalars(losses), lisa)
+    for tap, each in zip(taps, expected, strict=True):
+        assert values[f"alignment/{tap}"] == pytest.approx(each.item(), rel=1e-5)
+    assert values["ratio"] == pytest.approx((values["ratio/down_1"] + values["ratio/mid"]) / 2)
+    losses.total.backward()
+    for decoder in lisa.decoder.children():
+        assert all(parameter.grad is not None for parameter in decoder.parameters())
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_timestep_weights_multiply_the_errors_of_their_clips(
+    backbone: AnimateDiffBackbone, fraction: float
+) -> None:
+    lisa = replace(lisa_objective(backbone), fraction=fraction)
+    clips = [0, 1] if fraction == 1 else [0]
+    noised, conditions = batch(backbone)
+    main, aligned = torch.tensor([0.25, 3.0]), torch.tensor([2.0, 0.5])
+    noised = replace(noised, main_weights=main, alignment_weights=aligned)
+    losses = training_losses(backbone, side_network(backbone), noised, conditions, lisa)
+    controlled, prior, errors = by_hand(backbone, lisa, clips, [TAP])
+    weights = conditions.frame_weights[clips]
+    scaled = errors[0] * aligned[clips, None]
+    assert losses.alignment is not None
+    torch.testing.assert_close(losses.main, (main * controlled).mean())
+    torch.testing.assert_close(losses.alignment.loss, (weights * scaled).sum() / weights.sum())
+    torch.testing.assert_close(losses.prior, (main[clips] * prior).mean())
+    torch.testing.assert_close(losses.controlled, (main[clips] * controlled[clips]).mean())
+    plain = training_losses(backbone, side_network(backbone), noised, conditions, None)
+    assert torch.equal(plain.main, losses.main)

@@ -70,12 +70,10 @@ def test_log_drops_what_an_interrupted_run_wrote_after_its_checkpoint(tmp_path: 
     log = RunLog(tmp_path, 0)
     for step in range(5):
         log.write(step, {"loss": 1.0 / (step + 1), "frame_shares": [0.5, 0.5]})
-    log.close()
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')
     log = RunLog(tmp_path, 2)
     log.write(3, {"loss": 7.0, "grad_norm": float("inf")})
-    log.close()
     rows = read_log(tmp_path)
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert rows[-1] == {"step": 3, "loss": 7.0, "grad_norm": None}

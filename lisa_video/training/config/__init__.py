@@ -3,8 +3,19 @@
 from lisa_video.training.config.backbone import BackboneConfig
 from lisa_video.training.config.data import DataConfig
 from lisa_video.training.config.networks import SideNetworkConfig
-from lisa_video.training.config.objective import AlignmentConfig, TimestepConfig
-from lisa_video.training.config.observation import ProbeConfig
+from lisa_video.training.config.objective import (
+    AlignmentConfig,
+    LossConfig,
+    TimestepConfig,
+    aligned_count,
+    aligned_steps,
+)
+from lisa_video.training.config.observation import (
+    ProbeConfig,
+    TrackerName,
+    ValidationConfig,
+    WandbConfig,
+)
 from lisa_video.training.config.optimizer import EmaConfig, OptimizerConfig
 from lisa_video.training.config.run import Objective, Precision, TrainConfig
 
@@ -13,11 +24,17 @@ __all__ = [
     "BackboneConfig",
     "DataConfig",
     "EmaConfig",
+    "LossConfig",
     "Objective",
     "OptimizerConfig",
     "Precision",
     "ProbeConfig",
     "SideNetworkConfig",
     "TimestepConfig",
+    "TrackerName",
     "TrainConfig",
+    "ValidationConfig",
+    "WandbConfig",
+    "aligned_count",
+    "aligned_steps",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lisa_video.augmentation_config import AugmentationConfig
+from lisa_video.condition_config import ConditionKind
 from lisa_video.config_checks import at_least, positive
 from lisa_video.errors import UserError
 
@@ -19,6 +20,10 @@ class DataConfig:
     shards: str | None = None
     """Folder or URL, such as s3://bucket/set, of shards that `pipelines/pack_shards.py` made of the
     dataset, with videos or, made with these settings, with encodings."""
+    condition: ConditionKind = "pose"
+    """What the side network is steered by: pose (all keypoints of the set), body, upper_body,
+    lower_body or hands alone, or edges: Canny's, drawn from the video, which is then opened even
+    where its latents come from a cache. A side network remembers it."""
     split: str = "train"
     """Split that is trained on."""
     validation_split: str = "validation"
@@ -53,6 +58,9 @@ class DataConfig:
     cache: Path | None = None
     """Folder of latents and text states that `pipelines/cache.py` made with these settings; VAE and
     text encoder are then not asked, and no video is opened. Needs `views`."""
+    encode_frames_at_once: int | None = None
+    """AnimateDiff: frames that its VAE, which sees single images, takes at once: fewer need less
+    memory and give the same latents up to rounding. null: 16."""
     check_clips: bool = True
     """Open every clip before the first step. Switch it off for a large set that has been validated:
     a clip that cannot be read then stops the run when its turn comes."""
@@ -60,6 +68,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         at_least(1, "data", frames=self.frames, stride=self.stride, batch_size=self.batch_size)
         at_least(0, "data", workers=self.workers, views=self.views)
+        if self.encode_frames_at_once is not None:
+            at_least(1, "data", encode_frames_at_once=self.encode_frames_at_once)
         if self.max_stride is not None:
             at_least(self.stride, "data", max_stride=self.max_stride)
         if self.fps is not None:

@@ -29,6 +29,10 @@ class SideNetworkConfig:
     modules stay the backbone's. Step 0 is then that ControlNet's control, frame by frame, and
     `pose_init` has no effect."""
 
+    motion_modules: bool = True
+    """AnimateDiff: copy the backbone's motion modules, too. Without them the side network looks at
+    each frame alone, is smaller, and can be exported as a ControlNet."""
+
     def __post_init__(self) -> None:
         if not self.injection:
             raise UserError("side_network.injection is empty: name injection points, or 'all'")

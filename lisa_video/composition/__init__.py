@@ -1,0 +1,1 @@
+"""Side networks that were trained apart, used together."""

@@ -1,0 +1,1 @@
+"""A driver, its skeleton and what checkpoints make of it, in one labelled video."""

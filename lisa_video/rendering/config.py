@@ -1,0 +1,109 @@
+"""Settings of the rendering job. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from lisa_video.attention_config import AttentionChoice
+from lisa_video.errors import UserError
+from lisa_video.generation_config import (
+    ControlConfig,
+    DrivingConfig,
+    GenerateConfig,
+    SamplingConfig,
+)
+from lisa_video.long_video.settings import WindowSettings
+from lisa_video.training.config import BackboneConfig
+
+DRIVER, SKELETON = "driver", "skeleton"
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """Render a driver, its skeleton and what each checkpoint makes of it, side by side."""
+
+    backbone: BackboneConfig
+    side_networks: Mapping[str, str | None]
+    """Label of each checkpoint -> folder of its side network; null shows the backbone alone, from the
+    same noise."""
+    driving: DrivingConfig
+    prompts: tuple[str, ...]
+    """What the videos show; each has a row of its own."""
+    output: Path
+    """The video (.mp4 or .gif); must not exist. Its settings (.yaml) and figures (.json) are kept
+    beside it. An mp4 keeps the sound of the driving video."""
+    sheet: Path | None = None
+    """Picture (.png) with moments of all clips, in addition; must not exist."""
+    video: Path | None = None
+    """Where the driver is a pose file: the video that it was made of, to be shown and heard."""
+    overlay: str | None = None
+    """Pose detector that looks at the generated frames, whose joints are drawn over them beside those
+    asked for, with the PCK@0.1 of each frame; null draws none."""
+    side: int = 192
+    """Height of each panel in pixels."""
+    size: tuple[int, int] | None = None
+    """Width and height of the generated frames in pixels; null takes the backbone's own."""
+    window: WindowSettings | None = None
+    """Windows for clips longer than the backbone takes at once, as in generation."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    control: ControlConfig = field(default_factory=ControlConfig)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: CUDA where there is a device."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic of the networks."""
+    attention: AttentionChoice = "auto"
+    """Attention kernel, as in generation."""
+    offload: Literal["none", "model", "sequential"] = "none"
+    """What waits on the CPU until it is needed, on CUDA, as in generation."""
+    vae_tiling: bool = False
+    """Decode large frames tile by tile."""
+
+    def __post_init__(self) -> None:
+        if not any(self.side_networks.values()):
+            raise UserError("side_networks: give at least one label with a folder")
+        for label in self.side_networks:
+            if not label.strip() or label in (DRIVER, SKELETON):
+                raise UserError(f"side_networks: {label!r} cannot be the label of a checkpoint")
+        if not self.prompts or not all(prompt.strip() for prompt in self.prompts):
+            raise UserError("prompts: give at least one, and none that is empty")
+        if self.output.suffix not in (".mp4", ".gif"):
+            raise UserError(f"output={self.output}: the name has to end in .mp4 or .gif")
+        if self.sheet is not None and self.sheet.suffix != ".png":
+            raise UserError(f"sheet={self.sheet}: the name has to end in .png")
+        if self.video is not None and self.driving.poses is None:
+            raise UserError(f"video={self.video}: goes with driving.poses; give one video only")
+        if not 16 <= self.side <= 2160:
+            raise UserError(f"side={self.side}: must lie between 16 and 2160")
+
+    @property
+    def first_side_network(self) -> str:
+        """A folder that is named; the backbone alone is run with it at scale 0."""
+        return next(folder for folder in self.side_networks.values() if folder)
+
+    @property
+    def driving_video(self) -> Path | None:
+        """The video to show and to hear, where there is one."""
+        return self.driving.video or self.video
+
+    def generation(self, label: str, prompt: str) -> GenerateConfig:
+        """How one clip is generated: as by the generation job."""
+        folder = self.side_networks[label]
+        return GenerateConfig(
+            backbone=self.backbone,
+            side_network=folder or self.first_side_network,
+            driving=self.driving,
+            prompt=prompt,
+            output=self.output.with_suffix(".mp4"),
+            size=self.size,
+            window=self.window,
+            sampling=self.sampling,
+            control=self.control if folder else ControlConfig(scale=0),
+            device=self.device,
+            dtype=self.dtype,
+            attention=self.attention,
+            offload=self.offload,
+            vae_tiling=self.vae_tiling,
+        )
