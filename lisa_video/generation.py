@@ -130,6 +130,7 @@ def load_pipeline(
     cuda = config.device != "cpu" and torch.cuda.is_available()
     backbone = backbone or open_backbone(config.backbone, getattr(torch, config.dtype))
     side_network = load_side_network(config.side_network)
+    side_network.check_condition("pose")
     cast(side_network, backbone.dtype)
     pipeline = PoseToVideoPipeline.from_backbone(backbone, side_network)
     remove_lora(backbone.main_network)  # of an earlier pipeline over the same backbone

@@ -83,6 +83,7 @@ class HeldOutClips:
         request = prepare(
             own,
             [side],
+            own.scheduler,
             backbone.device,
             prompt=batch.captions if text is None else None,
             poses=[batch.pose_frames],
