@@ -89,12 +89,12 @@ def train(
     check_distribution(config, accelerator.distributed_type)
     with (
         ExitStack() as contexts,
+        RunRecord(config) as record,
         disk_full_named(config.output),
         Interruption(speaks=accelerator.is_main_process) as interruption,
     ):
         in_main_process(accelerator, lambda: contexts.enter_context(held_run_folder(config)))
-        with RunRecord(config) as record:
-            return _train(config, accelerator, contexts, interruption, record, encoder, on_step)
+        return _train(config, accelerator, contexts, interruption, record, encoder, on_step)
 
 
 def _train(
