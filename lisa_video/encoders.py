@@ -62,6 +62,7 @@ class FrozenEncoder:
         self.device: torch.device | str | None = None
         """Where the model is while it is asked for; None: where it was loaded."""
         self.dtype = torch.float32
+        self._away = False  # in main memory, whatever `device` is
 
     @classmethod
     def of(cls, model: nn.Module) -> FrozenEncoder:
@@ -86,7 +87,11 @@ class FrozenEncoder:
         if self._model is None:
             self._model = self._load().eval().requires_grad_(False)
             cast(self._model, self.dtype)
-        return self._model.to(device=self.device)
+            self._away = True
+        if self._away and self.device is not None:
+            self._model.to(device=self.device)
+        self._away = False
+        return self._model
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
         """Move and cast; what is not loaded yet, when it is."""
@@ -94,12 +99,15 @@ class FrozenEncoder:
         self.dtype = self.dtype if dtype is None else dtype
         if self._model is not None:
             cast(self._model, dtype)
-            self._model.to(device=device)
+            if device is not None:
+                self._model.to(device=device)
+                self._away = False
 
     def park(self) -> None:
         """Move the model to main memory until it is asked for again."""
         if self._model is not None:
             self._model.to(device="cpu")
+            self._away = True
 
     def key(self) -> str:
         """SHA-256 over class, settings, weights and dtype: over the files of the weights where it

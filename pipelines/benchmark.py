@@ -3,7 +3,9 @@ whose alignment loss is made in some steps or clips only; `attention` of its att
 `parameters` counts the trainings of released checkpoints, without their weights; `fvd` is that of
 evaluation; `decode` that of reading videos; `extract` compares extractions with one worker and with
 several; `manifest` opens large datasets; `loader` compares what training reads with what a training
-step takes.
+step takes; `memory` compares estimated and measured peaks, and a naive training with an economical one;
+`generation` is what control costs per denoising step; `long_video` looks at memory, seams and poses of a
+video much longer than a window.
 
 python pipelines/benchmark.py step --config configs/animatediff/benchmark_step.yaml
 python pipelines/benchmark.py economy --config configs/animatediff/benchmark_economy.yaml
@@ -14,6 +16,10 @@ python pipelines/benchmark.py decode --config configs/benchmark_decode.yaml
 python pipelines/benchmark.py extract
 python pipelines/benchmark.py manifest
 python pipelines/benchmark.py loader
+python pipelines/benchmark.py memory
+python pipelines/benchmark.py generation
+python pipelines/benchmark.py generation --config configs/wan/benchmark_generation.yaml
+python pipelines/benchmark.py long_video
 """
 
 import sys

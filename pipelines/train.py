@@ -1,20 +1,28 @@
 """Train a pose side network on a frozen video backbone, by the plain or the LISA objective.
 
 python pipelines/train.py --config configs/animatediff/train_lisa.yaml
+python pipelines/train.py --config configs/animatediff/sd15_lisa.yaml --estimate --estimate_memory 24GiB
 accelerate launch pipelines/train.py --config configs/animatediff/sd15_lisa.yaml
 """
 
 from lisa_video.cli import run_job
-from lisa_video.training.config import TrainConfig
+from lisa_video.memory.config import TrainJobConfig
 
 
-def check(config: TrainConfig) -> None:
+def check(config: TrainJobConfig) -> None:
+    if config.estimate:
+        return
     from lisa_video.training.setup import check_training
 
-    check_training(config)
+    check_training(config.training)
 
 
-def run(config: TrainConfig) -> None:
+def run(config: TrainJobConfig) -> None:
+    if config.estimate:
+        from lisa_video.memory.estimate import run_estimate
+
+        run_estimate(config)
+        return
     from accelerate import PartialState
 
     from lisa_video.report_config import ReportConfig
@@ -23,7 +31,7 @@ def run(config: TrainConfig) -> None:
     from lisa_video.training.report import write_report
 
     try:
-        state = train(config)
+        state = train(config.training)
     except Interrupted as stop:
         PartialState().print(stop)
         return
@@ -33,4 +41,4 @@ def run(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_job(TrainConfig, run, check=check, description=__doc__)
+    run_job(TrainJobConfig, run, check=check, description=__doc__)

@@ -15,8 +15,13 @@ from lisa_video.benchmarks.config import (
     FvdBenchmarkConfig,
     LoaderBenchmarkConfig,
     ManifestBenchmarkConfig,
+    MemoryBenchmarkConfig,
     ParametersBenchmarkConfig,
     StepBenchmarkConfig,
+)
+from lisa_video.benchmarks.generation_config import (
+    GenerationBenchmarkConfig,
+    LongVideoBenchmarkConfig,
 )
 
 
@@ -43,5 +48,8 @@ BENCHMARKS = {
     "decode": Benchmark(DecodeBenchmarkConfig, "lisa_video.benchmarks.decode"),
     "extract": Benchmark(ExtractBenchmarkConfig, "lisa_video.benchmarks.extract"),
     "loader": Benchmark(LoaderBenchmarkConfig, "lisa_video.benchmarks.loader"),
+    "memory": Benchmark(MemoryBenchmarkConfig, "lisa_video.benchmarks.memory"),
     "manifest": Benchmark(ManifestBenchmarkConfig, "lisa_video.benchmarks.manifest"),
+    "generation": Benchmark(GenerationBenchmarkConfig, "lisa_video.benchmarks.generation"),
+    "long_video": Benchmark(LongVideoBenchmarkConfig, "lisa_video.benchmarks.long_video"),
 }

@@ -297,6 +297,32 @@ class LoaderBenchmarkConfig:
 
 
 @dataclass(frozen=True)
+class MemoryBenchmarkConfig:
+    """Peak memory of LISA training steps, estimated and measured, and that of a naive training
+    against one with everything on; on the CPU."""
+
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(EMBEDDED_BACKBONE))
+    """The frozen main network."""
+    tap: str = "down_3"
+    """Injection point whose feature the LISA decoder reads."""
+    sizes: list[tuple[int, int, int]] = field(
+        default_factory=lambda: [(8, 64, 2), (8, 64, 8), (16, 128, 2)]
+    )
+    """Frames, side in pixels and clips of trainings; the last is trained naively as well."""
+    threads: int = 0
+    """Torch threads; 0 takes torch's default."""
+    seed: int = 0
+    """Of clips and weights."""
+    json: Path | None = None
+    """File for the result as JSON; must not exist."""
+
+    def __post_init__(self) -> None:
+        at_least(0, threads=self.threads)
+        if not self.sizes or min(map(min, self.sizes)) < 1:
+            raise UserError(f"sizes={self.sizes}: frames, side and clips must be at least 1")
+
+
+@dataclass(frozen=True)
 class ManifestBenchmarkConfig:
     """Time and memory of opening a large manifest, and time of validating one."""
 

@@ -6,6 +6,7 @@ h w latent cells.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,7 +20,10 @@ from lisa_video.backbones.base import VideoBackbone
 from lisa_video.dataset import Clip, collate
 from lisa_video.detectors.base import PoseDetector
 from lisa_video.evaluation.pose_scores import PoseScores, score_clips
-from lisa_video.pipeline import PoseToVideoPipeline
+from lisa_video.pipeline.denoising import Denoising
+from lisa_video.pipeline.outputs import as_bytes, collected
+from lisa_video.pipeline.request import prepare
+from lisa_video.pipeline.text import TextStates
 from lisa_video.side_networks.base import SideNetwork
 
 
@@ -50,47 +54,58 @@ class HeldOutClips:
         """The detector's own score on the true clips: no generated clip can be expected to beat it."""
         return score_clips(((c.id, c.pixels, c.poses) for c in self.clips), self.detector)
 
+    @torch.no_grad()
     def generate(
         self,
         backbone: VideoBackbone,
-        side: SideNetwork | Sequence[SideNetwork],
+        side: SideNetwork,
         sampling: Sampling,
         *,
         places: Sequence[int] | None = None,
-        conditions: Sequence[Tensor] | None = None,
-        scales: Sequence[float] | None = None,
+        text: TextStates | None = None,
     ) -> NDArray[np.uint8]:
         """Clips for the poses and captions of all clips, or of those at `places`.
 
-        The initial noise of a clip depends on the seed, and on its place among all clips. Several
-        side networks take a condition (M, F, 3, H, W) and a scale each.
+        The initial noise of a clip depends on the seed, and on its place among all clips. `text`
+        has the states of the captions, and of as many empty ones, of all clips; without it the
+        text encoder is asked.
 
         Returns:
-            uint8 (M, F, H, W, 3), M the number of places.
+            uint8 (M, F, H, W, 3), M the number of places: what the pipeline makes of them.
         """
-        places = range(len(self.clips)) if places is None else places
-        batch = collate([self.clips[place] for place in places])
+        chosen = list(range(len(self.clips)) if places is None else places)
+        batch = collate([self.clips[place] for place in chosen])
+        own = copy.copy(backbone)
+        own.scheduler = backbone.scheduler.from_config(backbone.scheduler.config)
         generator = torch.Generator().manual_seed(sampling.seed)
-        noise = self._noise(backbone, generator)
-        pipeline = PoseToVideoPipeline.from_backbone(backbone, side)
-        pipeline.set_progress_bar_config(disable=True)
-        networks = [side] if isinstance(side, SideNetwork) else list(side)
-        was_training = [network.training for network in networks]
-        for network in networks:
-            network.eval()
-        output = pipeline(
-            batch.captions,
-            batch.pose_frames if conditions is None else list(conditions),
-            control_scale=1.0 if scales is None else list(scales),
-            num_inference_steps=sampling.inference_steps,
-            guidance_scale=sampling.guidance_scale,
-            latents=noise[list(places)],
+        was_training = side.training
+        side.eval()
+        request = prepare(
+            own,
+            [side],
+            own.scheduler,
+            backbone.device,
+            prompt=batch.captions if text is None else None,
+            poses=[batch.pose_frames],
+            size=None,
+            negative_prompt="",
+            embeds=(None, None) if text is None else _states(text, chosen),
+            steps=sampling.inference_steps,
+            guided=sampling.guidance_scale > 1,
+            scales=1.0,
+            span=(0.0, 1.0),
+            share_control=False,
+            window=None,
             generator=generator,
+            latents=self._noise(backbone, generator)[chosen],
             output_type="np",
         )
-        for network, mode in zip(networks, was_training, strict=True):
-            network.train(mode)
-        return np.round(np.asarray(output.frames) * 255).astype(np.uint8)
+        denoising = Denoising(request, backbone.device)
+        for index in range(len(request.sampler.timesteps)):
+            denoising.step(index, sampling.guidance_scale)
+        side.train(was_training)
+        made = collected(backbone.decode_chunks(denoising.latents), request.frames, "np")
+        return as_bytes(np.asarray(made.frames))
 
     def score(self, generated: NDArray[np.uint8]) -> PoseScores:
         """Scores of generated clips, (N, F, H, W, 3), against the poses asked for."""
@@ -109,3 +124,9 @@ class HeldOutClips:
             width // factor,
         )
         return torch.randn(shape, generator=generator)
+
+
+def _states(text: TextStates, places: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """Of the captions at `places`, and of the empty ones."""
+    index = list(places)
+    return text.prompt[index], None if text.negative is None else text.negative[index]

@@ -48,8 +48,9 @@ SideNetworkSource = str | PathLike[str] | SideNetwork
 class PoseToVideoPipeline(DiffusionPipeline):
     """A backbone with a side network of its kind: drawn poses and a prompt become a video.
 
-    The parts are those of the backbone, `kind` its name in the table of backbones. `side_network`
-    may be a group of them, each with poses and a scale of its own, whose residuals are summed.
+    The parts are those of the backbone, `kind` its name in the table of backbones, `text_tokens`
+    the length that it pads prompts to, where it has one of its own. `side_network` may be a group
+    of them, each with poses and a scale of its own, whose residuals are summed.
     """
 
     # The side network takes turns with the main network at each step, and stays out of the sequence.
@@ -65,6 +66,7 @@ class PoseToVideoPipeline(DiffusionPipeline):
         scheduler: SchedulerMixin,
         side_network: SideNetwork | SideNetworkGroup,
         kind: str = "animatediff",
+        text_tokens: int | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -75,7 +77,7 @@ class PoseToVideoPipeline(DiffusionPipeline):
             scheduler=scheduler,
             side_network=side_network,
         )
-        self.register_to_config(kind=kind)
+        self.register_to_config(kind=kind, text_tokens=text_tokens)
         self._guidance_scale = 1.0
         self._num_timesteps = 0
         self._interrupt = False
@@ -99,6 +101,7 @@ class PoseToVideoPipeline(DiffusionPipeline):
             scheduler=backbone.scheduler.from_config(backbone.scheduler.config),
             side_network=side_network,
             kind=backbone.kind,
+            text_tokens=backbone.text_tokens,
         )
 
     @classmethod
@@ -132,9 +135,12 @@ class PoseToVideoPipeline(DiffusionPipeline):
     @property
     def backbone(self) -> VideoBackbone:
         """The adapter around the pipeline's present models and scheduler."""
-        return backbone_class(self.config.kind)(
+        backbone = backbone_class(self.config.kind)(
             self.main_network, self.vae, self.text_encoder, self.tokenizer, self.scheduler
         )
+        if self.config.text_tokens is not None:
+            backbone.text_tokens = self.config.text_tokens
+        return backbone
 
     @property
     def guidance_scale(self) -> float:
@@ -219,6 +225,7 @@ class PoseToVideoPipeline(DiffusionPipeline):
         request = prepare(
             self.backbone,
             [*self.side_network] if self._is_group else [self.side_network],
+            self.scheduler,
             self._execution_device,
             prompt=prompt,
             poses=listed(pose_frames, self._is_group),

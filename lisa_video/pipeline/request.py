@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from einops import rearrange
 from torch import Tensor
@@ -51,6 +52,7 @@ class Request:
 def prepare(
     backbone: VideoBackbone,
     side_networks: Sequence[SideNetwork],
+    scheduler: SchedulerMixin,
     device: torch.device,
     *,
     prompt: Prompt,
@@ -81,7 +83,7 @@ def prepare(
     batch = clips_asked_for(prompt, embeds[0], max(each.batch for each in drawn))
     # What is denoised in windows may be long: only windows of it are on the device.
     held = device if windows.length >= windows.frames else torch.device("cpu")
-    sampler = Sampler(backbone.scheduler, steps, held, backbone.latent_layout, generator)
+    sampler = Sampler(scheduler, steps, held, backbone.latent_layout, generator)
     shape = _latent_shape(backbone, batch, windows.frames, drawn[0].size)
     noise = _noise(backbone, shape, held, generator) if latents is None else latents
     if tuple(noise.shape) != shape:

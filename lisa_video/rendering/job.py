@@ -245,7 +245,9 @@ def _driving_sound(config: RenderConfig, frames: int, folder: Path) -> Path | No
 
 def _check_side_network(label: str, folder: str, backbone: VideoBackbone) -> None:
     try:
-        load_side_network(folder).check_backbone(backbone)
+        side = load_side_network(folder)
+        side.check_backbone(backbone)
+        side.check_condition("pose")
     except UserError as error:
         raise UserError(f"side_networks '{label}': {folder}: {error}") from None
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,6 +29,9 @@ class PoseEncoder(nn.Module):
     zero projections keep the first prediction that of the backbone.
     """
 
+    gradient_checkpointing = False
+    """Recompute activations in the backward pass; diffusers switches it."""
+
     def __init__(self, out_channels: int, widths: Sequence[int], init: PoseInit) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
@@ -39,11 +43,7 @@ class PoseEncoder(nn.Module):
         _initialise((self.conv_in, *self.blocks), self.conv_out, init, gain=math.sqrt(2))
 
     def forward(self, frames: Tensor) -> Tensor:
-        hidden = functional.silu(self.conv_in(frames))
-        for conv in self.blocks:
-            hidden = functional.silu(conv(hidden))
-        encoded: Tensor = self.conv_out(hidden)
-        return encoded
+        return _encoded(self, frames)
 
 
 class VideoPoseEncoder(nn.Module):
@@ -54,6 +54,9 @@ class VideoPoseEncoder(nn.Module):
     F = 1 + k * 2^time_halvings frames become T = 1 + k, the first of which sees the first frame
     alone, and no frame sees a later one. `init` is that of `PoseEncoder`.
     """
+
+    gradient_checkpointing = False
+    """As in `PoseEncoder`."""
 
     def __init__(
         self, out_channels: int, widths: Sequence[int], time_halvings: int, init: PoseInit
@@ -73,11 +76,7 @@ class VideoPoseEncoder(nn.Module):
         _initialise((self.conv_in, *self.blocks), self.conv_out, init, gain=2.0)
 
     def forward(self, frames: Tensor) -> Tensor:
-        hidden = functional.silu(self.conv_in(frames))
-        for conv in self.blocks:
-            hidden = functional.silu(conv(hidden))
-        encoded: Tensor = self.conv_out(hidden)
-        return encoded
+        return _encoded(self, frames)
 
 
 class CausalConv3d(nn.Conv3d):
@@ -100,6 +99,27 @@ def pose_widths(halvings: int) -> tuple[int, ...]:
     widths = POSE_CHANNELS[: halvings + 1]
     assert len(widths) == halvings + 1, halvings
     return widths
+
+
+def _encoded(encoder: PoseEncoder | VideoPoseEncoder, frames: Tensor) -> Tensor:
+    """Run the layers; where they are checkpointed, only what each halving gives is kept."""
+    blocks = list(encoder.blocks)
+    stages = [blocks[first : first + 2] for first in range(0, len(blocks), 2)] or [[]]
+    stages[0] = [encoder.conv_in, *stages[0]]
+    hidden = frames
+    for stage in stages:
+        if torch.is_grad_enabled() and encoder.gradient_checkpointing:
+            hidden = encoder._gradient_checkpointing_func(_activated, hidden, stage)
+        else:
+            hidden = _activated(hidden, stage)
+    encoded: Tensor = encoder.conv_out(hidden)
+    return encoded
+
+
+def _activated(hidden: Tensor, convs: Sequence[nn.Module]) -> Tensor:
+    for conv in convs:
+        hidden = functional.silu(conv(hidden))
+    return hidden
 
 
 def _spatial_conv(channels_in: int, channels_out: int) -> nn.Conv3d:

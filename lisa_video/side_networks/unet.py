@@ -17,6 +17,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lisa_video.checkpointing import make_motion_checkpointable
 from lisa_video.condition_config import ConditionKind
 from lisa_video.errors import UserError
 from lisa_video.injection import MID, Injection, SideResiduals, chosen_points, unet_points
@@ -71,6 +72,7 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
         self.down_blocks, self.mid_block = unet.down_blocks, unet.mid_block
         if not motion_modules:
             _leave_out_motion((*self.down_blocks, self.mid_block))
+        make_motion_checkpointable(self)
         self.pose_encoder = PoseEncoder(
             unet.conv_in.out_channels, pose_channels or pose_widths(pose_halvings), pose_init
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.caching.clips import EncodedBatch
 from lisa_video.dataset import ClipBatch
+from lisa_video.errors import UserError
 
 
 class ClipEncoder:
@@ -24,11 +25,27 @@ class ClipEncoder:
     memory. Clips and captions are encoded one at a time, and latents are the posterior's mode, so
     that what a clip becomes depends neither on its batch nor on what is remembered. Batches that
     come encoded, from a cache, pass through: the encoders are not asked.
+
+    `park` leaves VAE and text encoder in main memory but for the time in which they encode.
+    `frames_at_once` is how many frames a VAE of single images takes at a time; None: the backbone's
+    own. Raises UserError where the VAE sees more than single images.
     """
 
-    def __init__(self, backbone: VideoBackbone, *, cache: bool = False) -> None:
+    def __init__(
+        self,
+        backbone: VideoBackbone,
+        *,
+        cache: bool = False,
+        park: bool = False,
+        frames_at_once: int | None = None,
+    ) -> None:
+        if frames_at_once is not None and backbone.frames_per_latent > 1:
+            raise UserError(
+                f"data.encode_frames_at_once={frames_at_once}: the VAE of a backbone of kind "
+                f"{backbone.kind} sees a clip as a whole; leave it null"
+            )
         self.backbone = backbone
-        self.cache = cache
+        self.cache, self.park, self.frames_at_once = cache, park, frames_at_once
         self._latents: dict[bytes, Tensor] = {}
         self._text: dict[str, Tensor] = {}
 
@@ -51,20 +68,32 @@ class ClipEncoder:
     def latents(self, pixels: Tensor) -> Tensor:
         """(B, F, 3, H, W) in [-1, 1] -> latents (B, C, T, h, w) on the backbone's device."""
         # In one layout, whatever the VAE's is: the order of sums, and so their last bits, follow it.
-        return torch.cat([self._clip_latents(clip[None]) for clip in pixels]).contiguous()
+        latents = torch.cat([self._clip_latents(clip[None]) for clip in pixels]).contiguous()
+        self._done()
+        return latents
 
     def text(self, captions: Sequence[str]) -> Tensor:
         """Captions -> (B, L, D) on the backbone's device."""
-        return torch.cat([self._caption_states(caption) for caption in captions]).contiguous()
+        states = torch.cat([self._caption_states(caption) for caption in captions]).contiguous()
+        self._done()
+        return states
 
     def _clip_latents(self, pixels: Tensor) -> Tensor:
         if not self.cache:
-            return self.backbone.encode_video(pixels)
+            return self._encoded(pixels)
         key = hashlib.sha256(pixels.cpu().contiguous().numpy().data).digest()
         key += str(tuple(pixels.shape)).encode()
         if key not in self._latents:
-            self._latents[key] = self.backbone.encode_video(pixels)
+            self._latents[key] = self._encoded(pixels)
         return self._latents[key]
+
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        parts = pixels.split(self.frames_at_once or pixels.shape[1], dim=1)
+        return torch.cat([self.backbone.encode_video(part) for part in parts], dim=2)
+
+    def _done(self) -> None:
+        if self.park:
+            self.backbone.park_encoders()
 
     def _caption_states(self, caption: str) -> Tensor:
         if not self.cache:

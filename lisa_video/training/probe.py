@@ -61,10 +61,11 @@ class ProbeResult:
 
 
 class AdherenceProbe:
-    """Held-out clips, noised once and for all.
+    """Held-out clips, noised once and for all, in main memory: only those that are just looked at
+    are on the backbone's device.
 
     `latents` (N, C, T, h, w), `text` (N, L, D) and `pose_frames` (N, F, 3, H, W) are those of at
-    least two clips, on the backbone's device; `at_once` is the number of clips per forward pass.
+    least two clips; `at_once` is the number of clips per forward pass.
     Noise, timesteps (towards high noise by `shift`) and shuffling derive from `config.seed`.
     """
 
@@ -81,37 +82,42 @@ class AdherenceProbe:
     ) -> None:
         generator = stream(config.seed, Purpose.PROBE)
         clips = len(latents)
-        self.backbone, self.text, self.pose_frames = backbone, text, pose_frames
+        latents = latents.to(backbone.device)
+        self.backbone, self.text, self.pose_frames = backbone, text.cpu(), pose_frames.cpu()
         self.shuffled_order = shuffled_order(clips, generator)
         self.draws = [
-            noise_latents(
-                backbone,
-                latents,
-                torch.randn(latents.shape, generator=generator).to(latents.device),
-                backbone.sample_timesteps(clips, generator, shift),
+            _in_main_memory(
+                noise_latents(
+                    backbone,
+                    latents,
+                    torch.randn(latents.shape, generator=generator).to(latents.device),
+                    backbone.sample_timesteps(clips, generator, shift),
+                )
             )
             for _ in range(config.draws)
         ]
-        self.groups = torch.arange(clips).split(at_once)
-        self.prior = self._mean_loss(None, pose_frames)
+        self.own_order = torch.arange(clips)
+        self.groups = self.own_order.split(at_once)
+        self.prior = self._mean_loss(None, None)
 
     def measure(self, side_network: nn.Module) -> ProbeResult:
         """All four losses; the side network is left in the mode, training or not, it was in."""
         was_training = side_network.training
         side_network.eval()
         result = ProbeResult(
-            true=self._mean_loss(side_network, self.pose_frames),
-            shuffled=self._mean_loss(side_network, self.pose_frames[self.shuffled_order]),
-            none=self._mean_loss(side_network, torch.zeros_like(self.pose_frames)),
+            true=self._mean_loss(side_network, self.own_order),
+            shuffled=self._mean_loss(side_network, self.shuffled_order),
+            none=self._mean_loss(side_network, None),
             prior=self.prior,
         )
         side_network.train(was_training)
         return result
 
     @torch.no_grad()
-    def _mean_loss(self, side_network: nn.Module | None, pose_frames: Tensor) -> float:
+    def _mean_loss(self, side_network: nn.Module | None, order: Tensor | None) -> float:
+        """With the poses of clip `order[i]` for clip i; None: with black pose frames."""
         errors = [
-            self._errors(side_network, draw, pose_frames, group)
+            self._errors(side_network, draw, order, group)
             for draw in self.draws
             for group in self.groups
         ]
@@ -121,18 +127,25 @@ class AdherenceProbe:
         self,
         side_network: nn.Module | None,
         draw: NoisedLatents,
-        pose_frames: Tensor,
+        order: Tensor | None,
         group: Tensor,
     ) -> Tensor:
         """Mean squared error of each clip of a group, by its indices: (len(group),)."""
-        noisy, timesteps = draw.noisy[group], draw.timesteps[group]
-        text, backbone = self.text[group], self.backbone
+        backbone, device = self.backbone, self.backbone.device
+        noisy, timesteps = draw.noisy[group].to(device), draw.timesteps[group].to(device)
+        text, target = self.text[group].to(device), draw.target[group].to(device)
         residuals = None
         if side_network is not None:
-            side = backbone.side_output(side_network, noisy, timesteps, text, pose_frames[group])
+            poses = self.pose_frames[group if order is None else order[group]].to(device)
+            poses = torch.zeros_like(poses) if order is None else poses
+            side = backbone.side_output(side_network, noisy, timesteps, text, poses)
             residuals = side.residuals.to(backbone.dtype)
         predicted = backbone.predict(noisy.to(backbone.dtype), timesteps, text, residuals)
-        return reduce((predicted.float() - draw.target[group]) ** 2, "b c f h w -> b", "mean")
+        return reduce((predicted.float() - target) ** 2, "b c f h w -> b", "mean")
+
+
+def _in_main_memory(noised: NoisedLatents) -> NoisedLatents:
+    return NoisedLatents(noised.noisy.cpu(), noised.target.cpu(), noised.timesteps.cpu())
 
 
 def shuffled_order(count: int, generator: torch.Generator) -> Tensor:

@@ -19,9 +19,8 @@ from lisa_video.report_config import ReportConfig
 from lisa_video.reports import check_new_file, replace_text
 from lisa_video.training.report_notes import notes
 from lisa_video.training.run_figures import Row
-from lisa_video.training.run_folder import LOG_FILE, read_log
+from lisa_video.training.run_folder import LOG_FILE, VIDEOS_FOLDER, read_log
 from lisa_video.training.run_record import RECORD_FILE, RunPart, RunSummary, read_record
-from lisa_video.training.validation import FOLDER
 from lisa_video.video import probe_video, read_video
 
 REPORT_FILE = "report.html"
@@ -36,13 +35,13 @@ h1 small.finished { background: #d7ecd9; }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: 1rem; }
 .videos { display: grid; grid-template-columns: repeat(auto-fill, minmax(26rem, 1fr)); gap: 1rem; }
 .videos figure { margin: 0; } figcaption { font-size: 13px; overflow-wrap: anywhere; }
-.videos video, .videos img { width: 100%; image-rendering: pixelated; }
+.videos video, .videos img { width: 100%; }
 .warning { color: #8a4b00; } li { margin: .3rem 0; }
-table.figures td + td, table td.number { text-align: right; font-variant-numeric: tabular-nums; }
+td:first-child { white-space: nowrap; } td { font-variant-numeric: tabular-nums; }
 details { margin: 1rem 0; } summary { cursor: pointer; }
 """
 
-_MEANINGS = {
+MEANINGS = {
     "loss": "total loss, mean of the last tenth of the log",
     "main": "loss of the controlled prediction",
     "alignment": "alignment loss, before its weight",
@@ -67,6 +66,7 @@ _MEANINGS = {
     "frames_s": "video frames a second, all processes",
     "memory_gib": "peak memory of the main process, GiB",
 }
+"""What the figures of run.json are."""
 
 
 def check_report(config: ReportConfig) -> None:
@@ -97,7 +97,7 @@ def report_page(folder: Path, *, videos_mib: float = ReportConfig.videos_mib) ->
     from lisa_video.training.report_curves import curves
 
     run, rows = read_record(folder), _read_rows(folder)
-    title = f"Training run {folder.absolute().name}"
+    title = f"Training: {folder.absolute().name}"
     body = [
         f"<h1>{escape(title)} <small class='{escape(run.status)}'>{escape(run.status)}</small></h1>",
         f"<p>{escape(_subtitle(run, rows))}</p>",
@@ -151,11 +151,10 @@ def _subtitle(run: RunSummary, rows: Sequence[Row]) -> str:
 def _figure_rows(run: RunSummary) -> Iterator[list[str]]:
     for name, value in run.figures.items():
         if value is not None:
-            yield [name, f"{value:.4g}", _MEANINGS.get(name, "")]
+            yield [name, f"{value:.4g}", MEANINGS.get(name, "")]
 
 
 def _run_rows(run: RunSummary) -> Iterator[list[str]]:
-    hardware = run.hardware
     yield ["command", " ".join(run.command)]
     yield ["started", run.started]
     yield ["ended", run.ended or "not yet"]
@@ -165,7 +164,8 @@ def _run_rows(run: RunSummary) -> Iterator[list[str]]:
     yield ["commit", run.git or "not a checkout"]
     yield ["source files", run.sources]
     yield ["seeds", ", ".join(f"{name} {seed}" for name, seed in run.seeds.items())]
-    yield ["machine", ", ".join(f"{name} {value}" for name, value in hardware.items())]
+    known = {name: value for name, value in run.hardware.items() if value not in (None, [])}
+    yield ["machine", ", ".join(f"{name} {value}" for name, value in known.items())]
     yield ["versions", ", ".join(f"{name} {value}" for name, value in run.versions.items())]
 
 
@@ -192,7 +192,7 @@ def _part_row(part: RunPart) -> list[str]:
 
 def _videos(folder: Path, budget: int) -> Iterator[str]:
     """The newest validation, and some before it, folded away; `budget` is in bytes."""
-    steps = sorted((folder / FOLDER).glob("step_" + "[0-9]" * 8))
+    steps = sorted((folder / VIDEOS_FOLDER).glob("step_" + "[0-9]" * 8))
     if not steps:
         return
     *earlier, newest = steps

@@ -31,8 +31,10 @@ class Panel:
     """The same of values that the curves are read against."""
     noisy: bool = False
     """Whether the values themselves are drawn faintly, and their running mean over them."""
-    bounds: tuple[float | None, float | None] = (None, None)
-    """Of the vertical axis."""
+    bottom: float | None = None
+    """Where the vertical axis begins; None: a little below the lowest value."""
+    top: float | None = None
+    """Where it ends, if it has a bottom; None: a little above the highest value."""
     log: bool = False
     """Whether it is logarithmic."""
 
@@ -61,19 +63,20 @@ PANELS = (
             ("validation/ceiling_pck@0.1", "true clips, @0.1"),
             ("validation/ceiling_pck@0.2", "true clips, @0.2"),
         ),
-        bounds=(0, 1.02),
+        bottom=0,
+        top=1.02,
     ),
     Panel(
         "Keypoint distance",
         (("validation/keypoint_distance", "generated clips"),),
         (("validation/ceiling_keypoint_distance", "true clips"),),
-        bounds=(0, None),
+        bottom=0,
     ),
-    Panel("Learning rate", (("lr", "side network"),), bounds=(0, None)),
+    Panel("Learning rate", (("lr", "side network"),), bottom=0),
     Panel("Gradient norm", (("grad_norm", "before clipping"),), noisy=True, log=True),
-    Panel("Clips a second", (("clips_s", "all processes"),), bounds=(0, None)),
-    Panel("Share of time spent waiting for clips", (("data_share", ""),), bounds=(0, None)),
-    Panel("Peak memory, GiB", (("memory_gib", "main process"),), bounds=(0, None)),
+    Panel("Clips a second", (("clips_s", "all processes"),), bottom=0),
+    Panel("Share of time spent waiting for clips", (("data_share", ""),), bottom=0),
+    Panel("Peak memory, GiB", (("memory_gib", "main process"),), bottom=0),
 )
 # Shown by another curve, or of no use as one.
 _NOT_DRAWN = {"step", "frames_s", "step_s", "data_s", "validation/seconds", "prior", "target_norm"}
@@ -87,7 +90,7 @@ def curves(rows: Sequence[Row]) -> Iterator[str]:
         drawn = any(numbers(rows, name) for name, _ in panel.lines)
         if drawn:
             yield html_plot(draw_panel(panel, rows), f"curve: {panel.title}", "svg")
-    if any(isinstance(row.get("frame_shares"), list) for row in rows):
+    if _frame_shares(rows):
         yield html_plot(draw_frame_shares(rows), "curve: each frame's alignment loss", "svg")
 
 
@@ -106,7 +109,8 @@ def draw_panel(panel: Panel, rows: Sequence[Row]) -> Figure:
         steps, values = _thinned(numbers(rows, name))
         if len(steps):
             axes.plot(steps, values, color=colour, ls=":", lw=1.4, label=label)
-    axes.set_ylim(*panel.bounds)
+    if panel.bottom is not None:
+        axes.set_ylim(panel.bottom, panel.top or 1.08 * axes.get_ylim()[1])
     if panel.log and all(value > 0 for name, _ in panel.lines for _, value in numbers(rows, name)):
         axes.set_yscale("log")
     if any(label for _, label in panel.lines):
@@ -116,15 +120,11 @@ def draw_panel(panel: Panel, rows: Sequence[Row]) -> Figure:
 
 def draw_frame_shares(rows: Sequence[Row]) -> Figure:
     """Each latent frame's share of the alignment loss; of clips of the most frequent length."""
-    shares = [
-        (row["step"], row["frame_shares"])
-        for row in rows
-        if isinstance(row.get("frame_shares"), list)
-    ]
+    shares = _frame_shares(rows)
     (length, _), *_ = Counter(len(each) for _, each in shares).most_common(1)
     figure, axes = _figure("Each latent frame's share of the alignment loss")
     for frame in range(length):
-        points = [(step, float(each[frame])) for step, each in shares if len(each) == length]
+        points = [(step, each[frame]) for step, each in shares if len(each) == length]
         steps, values = _thinned(points)
         smooth = running_mean(values, max(1, len(values) // 25))
         shade = frame / max(1, length - 1)
@@ -133,6 +133,18 @@ def draw_frame_shares(rows: Sequence[Row]) -> Figure:
     axes.set_ylim(0, None)
     axes.legend(fontsize=8, frameon=False)
     return figure
+
+
+def _frame_shares(rows: Sequence[Row]) -> list[tuple[int, list[float]]]:
+    """(step, shares) of every line that has them, as numbers."""
+    found = ((row["step"], row.get("frame_shares")) for row in rows)
+    return [
+        (step, shares)
+        for step, shares in found
+        if isinstance(shares, list)
+        and shares
+        and all(isinstance(share, int | float) for share in shares)
+    ]
 
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ validation/     videos of validation, a folder for each step
 report.html     all of it as one page
 checkpoints/    see `checkpoint`
 side_network/   the finished network: the average of its weights
+lora/           adapters of the main network, where there are any: the average of their weights
 decoder/        the LISA decoder, for going on training; generation never needs it
 .lock           held by the process that writes here
 
@@ -46,6 +47,7 @@ from lisa_video.training.folders import sync_file
 
 CONFIG_FILE = "config.yaml"
 LOG_FILE = "log.jsonl"
+VIDEOS_FOLDER = "validation"
 # These may change when a run goes on: they alter neither its steps nor its log lines so far. Where
 # clips lie is free, since what they are is compared by itself.
 FREE_KEYS = {
@@ -59,6 +61,8 @@ FREE_KEYS = {
     "keep_best",
     "best_metric",
     "output",
+    "optimizer.decay_steps",  # beside `steps`: see _changed_fall
+    "offload",
     "data.root",
     "data.workers",
     "data.cache",
@@ -161,6 +165,19 @@ def _changed_settings(there: Mapping[str, Any], config: TrainConfig) -> Iterator
         new = here.get(key, "unset")
         if old != new:
             yield key, f"{key} is {old} there and {new} here"
+    yield from _changed_fall(stored, config)
+
+
+def _changed_fall(stored: Mapping[str, Any], config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """The step until which the learning rate falls, where that is another for the steps done."""
+    until = config.optimizer.falls_until(config.steps)
+    before = stored.get("optimizer.decay_steps") or stored.get("steps")
+    if until not in (None, before):
+        yield (
+            "optimizer.decay_steps",
+            f"the learning rate falls until step {before} there and {until} here; "
+            f"optimizer.decay_steps {before} leaves it as it was",
+        )
 
 
 def start_checkpoint(config: TrainConfig) -> Path | None:

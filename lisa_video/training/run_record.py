@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -152,7 +153,10 @@ class RunRecord:
             self.update(self.config.steps)
         status, reason = _ending(error)
         now = _now()
-        self._write(replace(self._summary, status=status, reason=reason, updated=now, ended=now))
+        ended = replace(self._summary, status=status, reason=reason, updated=now, ended=now)
+        # What went wrong, such as a full disk, is told rather than that this cannot be written.
+        with nullcontext() if error is None else suppress(OSError):
+            self._write(ended)
 
     def _write(self, summary: RunSummary) -> None:
         self._summary = summary
@@ -205,7 +209,7 @@ def _ending(error: BaseException | None) -> tuple[str, str | None]:
     if error is None:
         return "finished", None
     if isinstance(error, KeyboardInterrupt | SystemExit):
-        return "interrupted", None
+        return "interrupted", str(error) or None
     if isinstance(error, UserError):
         return "failed", str(error)
     return "failed", f"{type(error).__name__}: {first_line(error)}"

@@ -413,6 +413,18 @@ def test_text_states_equal_the_pipelines(backbone: CogVideoXBackbone) -> None:
     assert expected.shape == (3, TOKENS, 16)
 
 
+@pytest.mark.parametrize("latent_frames", [1, 2, 3, 7])
+def test_chunks_are_what_the_vae_decodes_at_once(
+    backbone: CogVideoXBackbone, latent_frames: int
+) -> None:
+    latents = torch.randn(1, 4, latent_frames, 6, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = backbone.vae.decode(backbone._unscaled(latents)).sample.clamp(-1, 1)
+        chunks = list(backbone.decode_chunks(latents))
+    assert len(chunks) == max(1, latent_frames // 2)
+    assert torch.equal(torch.cat(chunks, 1), expected.transpose(1, 2))
+
+
 # Generation.
 
 

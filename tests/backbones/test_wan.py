@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import (
+    AutoencoderKLWan,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     SchedulerMixin,
@@ -314,6 +315,25 @@ def test_text_is_the_pipelines_with_zeros_after_its_end(backbone: WanBackbone) -
     assert not text.requires_grad
 
 
+@pytest.mark.parametrize("residual", [False, True], ids=["2.1", "2.2"])
+def test_chunks_are_what_the_vae_decodes_at_once(residual: bool) -> None:
+    torch.manual_seed(0)
+    backbone = tiny_wan()
+    if residual:
+        patched = {"patch_size": 2, "in_channels": 12, "out_channels": 12, "is_residual": True}
+        config = dict(backbone.vae.config) | patched | {"dim_mult": [1, 2, 2]}
+        backbone.vae = AutoencoderKLWan(**config).eval()
+    latents = torch.randn(2, LATENT_CHANNELS, 4, 6, 4)
+    with torch.no_grad():
+        expected = backbone.vae.decode(backbone._unscaled(latents)).sample
+        chunks = list(backbone.decode_chunks(latents))
+    assert [chunk.shape[1] for chunk in chunks] == [1, 4, 4, 4]
+    assert torch.equal(torch.cat(chunks, 1), expected.transpose(1, 2))
+    backbone.vae.enable_slicing()
+    (sliced,) = backbone.decode_chunks(latents)
+    torch.testing.assert_close(sliced, torch.cat(chunks, 1))
+
+
 # Generation.
 
 
@@ -346,7 +366,6 @@ def test_without_control_it_generates_what_the_wan_pipeline_does(
         control_scale=0.0,
         generator=torch.Generator().manual_seed(3),
     ).frames
-    # Its default of 512 text tokens is checked by test_default_text_length.
     theirs = plain(
         "man",
         negative_prompt="b",
@@ -355,7 +374,7 @@ def test_without_control_it_generates_what_the_wan_pipeline_does(
         num_frames=9,
         num_inference_steps=4,
         guidance_scale=2.5,
-        max_sequence_length=512,
+        max_sequence_length=TOKENS,
         generator=torch.Generator().manual_seed(3),
     ).frames
     assert ours.shape == theirs.shape == (1, 9, 32, 48, 3)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lisa_video.errors import UserError
-from lisa_video.training.config import EmaConfig
+from lisa_video.training.config import EmaConfig, TrainConfig
 from lisa_video.training.run_folder import (
     RunLog,
     check_run_folder,
@@ -43,6 +43,30 @@ def test_a_run_older_than_a_setting_goes_on_with_its_default(tmp_path: Path) -> 
     for changed in (config, tiny_config(tmp_path / "clips", tmp_path / "run", data__views=2)):
         with pytest.raises(UserError, match="other settings"):
             check_run_folder(changed)
+
+
+def test_more_steps_keep_a_falling_learning_rate_as_it_was(tmp_path: Path) -> None:
+    settings = {"optimizer__schedule": "cosine", "steps": 6}
+
+    def changed(**changes: object) -> TrainConfig:
+        return tiny_config(tmp_path / "clips", tmp_path / "run", **(settings | changes))
+
+    claim_run_folder(changed())
+    with pytest.raises(UserError, match=r"until step 6 there and 9 here; .*decay_steps 6"):
+        check_run_folder(changed(steps=9))
+    check_run_folder(changed(steps=9, optimizer__decay_steps=6))
+    claim_run_folder(changed(steps=9, optimizer__decay_steps=6))
+    check_run_folder(changed(steps=12, optimizer__decay_steps=6))
+    with pytest.raises(UserError, match="until step 6 there and 9 here"):
+        check_run_folder(changed(steps=9))
+
+
+def test_a_rate_taken_out_is_another_setting(tmp_path: Path) -> None:
+    there = tiny_config(tmp_path, tmp_path / "run", optimizer__lr_scales={"mid_block": 2.0})
+    claim_run_folder(there)
+    check_run_folder(there)
+    with pytest.raises(UserError, match=r"lr_scales\.mid_block is 2\.0 there and unset here"):
+        check_run_folder(tiny_config(tmp_path, tmp_path / "run"))
 
 
 def test_folders_of_others_are_refused(tmp_path: Path) -> None:

@@ -58,6 +58,9 @@ class DataConfig:
     cache: Path | None = None
     """Folder of latents and text states that `pipelines/cache.py` made with these settings; VAE and
     text encoder are then not asked, and no video is opened. Needs `views`."""
+    encode_frames_at_once: int | None = None
+    """AnimateDiff: frames that its VAE, which sees single images, takes at once: fewer need less
+    memory and give the same latents up to rounding. null: 16."""
     check_clips: bool = True
     """Open every clip before the first step. Switch it off for a large set that has been validated:
     a clip that cannot be read then stops the run when its turn comes."""
@@ -65,6 +68,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         at_least(1, "data", frames=self.frames, stride=self.stride, batch_size=self.batch_size)
         at_least(0, "data", workers=self.workers, views=self.views)
+        if self.encode_frames_at_once is not None:
+            at_least(1, "data", encode_frames_at_once=self.encode_frames_at_once)
         if self.max_stride is not None:
             at_least(self.stride, "data", max_stride=self.max_stride)
         if self.fps is not None:

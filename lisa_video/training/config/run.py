@@ -12,7 +12,7 @@ from lisa_video.config_checks import at_least
 from lisa_video.errors import UserError
 from lisa_video.training.config.backbone import BackboneConfig
 from lisa_video.training.config.data import DataConfig
-from lisa_video.training.config.networks import SideNetworkConfig
+from lisa_video.training.config.networks import LoraConfig, SideNetworkConfig
 from lisa_video.training.config.objective import (
     AlignmentConfig,
     LossConfig,
@@ -53,7 +53,7 @@ class TrainConfig:
     backbone: BackboneConfig
     data: DataConfig
     output: Path
-    """Folder of the run: log, checkpoints, and the finished `side_network/` and `decoder/`."""
+    """Folder of the run: log, checkpoints, and the finished `side_network/`, `decoder/` and `lora/`."""
     objective: Objective = "lisa"
     """plain: the main loss alone; lisa: with the alignment loss."""
     steps: int = 10_000
@@ -61,6 +61,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of initial weights, data order, noise and dropout; the same under both objectives."""
     side_network: SideNetworkConfig = field(default_factory=SideNetworkConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -82,6 +83,9 @@ class TrainConfig:
     first of flash, xformers and sdpa that runs, elsewhere sdpa, torch's own choice."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    offload: Literal["none", "encoders"] = "none"
+    """encoders: VAE and text encoder wait in main memory, and are on the device only while they
+    encode; slower, and needless with `data.cache`, which never loads them."""
     log_every: int = 10
     """Steps between lines of log.jsonl and of the trackers."""
     checkpoint_every: int = 1000
@@ -134,6 +138,12 @@ class TrainConfig:
                 raise UserError(f"{name}={share}: a share lies in [0, 1]")
         if len(set(self.trackers)) != len(self.trackers):
             raise UserError(f"trackers={self.trackers}: name each once")
+        falls_until = self.optimizer.falls_until(self.steps)
+        if falls_until is not None and self.optimizer.warmup_steps >= falls_until:
+            raise UserError(
+                f"optimizer.warmup_steps={self.optimizer.warmup_steps}: the learning rate has to "
+                f"fall after it, and {falls_until} steps leave no room"
+            )
         if self.objective == "lisa":
             self._check_alignment()
 

@@ -1,31 +1,27 @@
-"""The pipeline against diffusers' `AnimateDiffPipeline`, and its control settings."""
+"""The pipeline's arguments, callbacks and outputs, and how it is saved, compiled and offloaded."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AnimateDiffPipeline,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    PNDMScheduler,
-)
-from torch import Tensor
+from accelerate import cpu_offload
+from accelerate.hooks import ModelHook, add_hook_to_module
+from diffusers import AnimateDiffPipeline
+from diffusers.callbacks import SDCFGCutoffCallback
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.backbones.base import VideoBackbone
 from lisa_video.errors import UserError
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.poses import PoseSequence, draw_pose_frames
 from lisa_video.side_networks.unet import UNetSideNetwork
-from tests.tiny import (
-    animatediff_pipeline,
-    awakened,
-    epsilon_scheduler,
-    tiny_backbone,
-    tiny_checkpoint,
-    zero_snr_scheduler,
-)
+from tests.tiny import awakened, tiny_backbone, tiny_checkpoint, zero_snr_scheduler
+from tests.tiny_cogvideox import tiny_cogvideox
+from tests.tiny_wan import tiny_wan
 
 STEPS = 4
 
@@ -60,47 +56,6 @@ def generate(pipeline: PoseToVideoPipeline, **changes: object) -> Tensor:
         "output_type": "latent",
     }
     return pipeline(**(settings | changes)).frames
-
-
-def animatediff(pipeline: PoseToVideoPipeline, **changes: object) -> np.ndarray:
-    """The same request to diffusers' own pipeline."""
-    reference = animatediff_pipeline(pipeline.backbone)
-    reference.set_progress_bar_config(disable=True)
-    settings = {
-        "prompt": "a man",
-        "num_frames": 3,
-        "height": 32,
-        "width": 32,
-        "num_inference_steps": STEPS,
-        "generator": torch.Generator().manual_seed(0),
-        "output_type": "np",
-    }
-    return reference(**(settings | changes)).frames
-
-
-@pytest.mark.parametrize(
-    "scheduler",
-    [
-        zero_snr_scheduler(),
-        epsilon_scheduler(),
-        PNDMScheduler(beta_schedule="scaled_linear", skip_prk_steps=True),
-        EulerAncestralDiscreteScheduler(),
-        DPMSolverMultistepScheduler(),
-    ],
-    ids=lambda scheduler: f"{type(scheduler).__name__}-{scheduler.config.prediction_type}",
-)
-@pytest.mark.parametrize("guidance_scale", [1.0, 6.0])
-def test_without_control_equals_animatediff_pipeline(
-    scheduler: object, guidance_scale: float
-) -> None:
-    backbone = tiny_backbone(scheduler=scheduler)
-    side = awakened(UNetSideNetwork.from_backbone(backbone))
-    pipeline = silent(PoseToVideoPipeline.from_backbone(backbone, side))
-    options = {"guidance_scale": guidance_scale, "negative_prompt": "a house"}
-    expected = animatediff(pipeline, **options)
-    got = generate(pipeline, control_scale=0, output_type="np", **options)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
-    assert not np.allclose(generate(pipeline, output_type="np", **options), expected, atol=1e-3)
 
 
 def test_untrained_side_network_changes_nothing(backbone: AnimateDiffBackbone) -> None:
@@ -200,6 +155,157 @@ def test_callback_sees_and_replaces_latents(pipeline: PoseToVideoPipeline) -> No
 
     assert generate(pipeline, callback_on_step_end=zero_last).count_nonzero() == 0
     assert seen == list(range(STEPS))
+
+
+def test_callback_takes_the_tensors_it_names(pipeline: PoseToVideoPipeline) -> None:
+    seen: list[dict[str, tuple[int, ...]]] = []
+
+    def other_prompt(_: object, step: int, __: object, tensors: dict[str, Tensor]) -> dict:
+        seen.append({name: tuple(value.shape) for name, value in tensors.items()})
+        return {"prompt_embeds": pipeline.backbone.encode_text(["two"])} if step == 0 else {}
+
+    names = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+    options = {
+        "callback_on_step_end": other_prompt,
+        "callback_on_step_end_tensor_inputs": names,
+    }
+    changed = generate(pipeline, **options)
+    assert list(seen[0]) == names
+    assert seen[0]["prompt_embeds"] == seen[0]["negative_prompt_embeds"] == (1, 12, 32)
+    assert not torch.equal(changed, generate(pipeline))
+    generate(pipeline, **options, guidance_scale=1)
+    assert list(seen[-1]) == names[:2]
+    with pytest.raises(UserError, match="no 'noise', there are latents, prompt_embeds"):
+        generate(pipeline, callback_on_step_end_tensor_inputs=["noise"])
+
+
+def test_callbacks_of_diffusers_end_guidance_early(pipeline: PoseToVideoPipeline) -> None:
+    predicted: list[int] = []
+    hook = pipeline.main_network.register_forward_pre_hook(
+        lambda _, args: predicted.append(len(args[0]))
+    )
+    cutoff = SDCFGCutoffCallback(cutoff_step_ratio=0.5)
+    generate(pipeline, callback_on_step_end=cutoff)
+    hook.remove()
+    assert predicted == [2, 2, 2, 1]
+    assert pipeline.num_timesteps == STEPS
+
+
+def test_a_callback_can_interrupt(pipeline: PoseToVideoPipeline) -> None:
+    steps: list[int] = []
+
+    def stop(running: PoseToVideoPipeline, step: int, *_: object) -> dict:
+        steps.append(step)
+        running._interrupt = step == 1
+        return {}
+
+    generate(pipeline, callback_on_step_end=stop)
+    assert steps == [0, 1]
+    assert pipeline.interrupt
+    generate(pipeline)
+    assert not pipeline.interrupt
+
+
+def test_encoded_prompts_stand_for_words(pipeline: PoseToVideoPipeline) -> None:
+    encode = pipeline.backbone.encode_text
+    embeds = {"prompt_embeds": encode(["a man"]), "negative_prompt_embeds": encode(["bad"])}
+    expected = generate(pipeline, negative_prompt="bad")
+    assert torch.equal(generate(pipeline, prompt=None, **embeds), expected)
+    for changes, message in [
+        ({"prompt": None}, "give either prompt or prompt_embeds"),
+        (embeds, "give either prompt or prompt_embeds"),
+        ({"prompt": None, "prompt_embeds": embeds["prompt_embeds"][0]}, "expected .batch, tokens"),
+        (
+            {"negative_prompt_embeds": embeds["negative_prompt_embeds"][:, :3]},
+            "tokens and width must agree",
+        ),
+    ]:
+        with pytest.raises(UserError, match=message):
+            generate(pipeline, **changes)
+
+
+@pytest.mark.parametrize("make", [tiny_backbone, tiny_wan, tiny_cogvideox])
+def test_parts_that_wait_on_the_cpu_compute_the_same(make: Callable[..., VideoBackbone]) -> None:
+    """accelerate's hooks, with the CPU as the device on which everything runs."""
+    for offload in ("model", "sequential"):
+        backbone = make()
+        side = awakened(backbone.new_side_network())
+        pipeline = silent(PoseToVideoPipeline.from_backbone(backbone, side))
+        drawn = {"pose_frames": poses(frames=9, height=24), "output_type": "pt"}
+        expected = generate(pipeline, **drawn, num_inference_steps=2)
+        if offload == "model":
+            pipeline.enable_model_cpu_offload(device="cpu")
+            hooked = [hook.model for hook in pipeline._all_hooks]
+            assert any(model is side for model in hooked)
+        else:
+            for part in (pipeline.main_network, pipeline.vae, pipeline.text_encoder, side):
+                cpu_offload(part, torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
+            assert side.device.type == "meta"
+        for _ in range(2):
+            assert torch.equal(generate(pipeline, **drawn, num_inference_steps=2), expected)
+        assert pipeline._execution_device.type == "cpu"
+
+
+def test_a_group_of_offloaded_side_networks_is_brought_before_it_is_used(
+    backbone: AnimateDiffBackbone,
+) -> None:
+    sides = [awakened(UNetSideNetwork.from_backbone(backbone)) for _ in range(2)]
+    pipeline = silent(PoseToVideoPipeline.from_backbone(backbone, sides))
+    brought: list[str] = []
+
+    class Hook(ModelHook):
+        def pre_forward(self, module: nn.Module, *args: object, **kwargs: object) -> tuple:
+            brought.append(type(module).__name__)
+            return args, kwargs
+
+    add_hook_to_module(pipeline.side_network, Hook())
+    generate(pipeline, pose_frames=[poses(), poses()], num_inference_steps=1)
+    assert brought == ["SideNetworkGroup"]
+
+
+@pytest.mark.parametrize("make", [pytest.param(tiny_backbone, marks=pytest.mark.slow), tiny_wan])
+def test_compiled_networks_are_traced_once(make: Callable[..., VideoBackbone]) -> None:
+    backbone = make() if make is tiny_backbone else make(num_layers=2)
+    side = awakened(backbone.new_side_network())
+    pipeline = silent(PoseToVideoPipeline.from_backbone(backbone, side))
+    drawn = {"pose_frames": poses(frames=5, height=24), "num_inference_steps": 2}
+    expected = generate(pipeline, **drawn)
+    torch._dynamo.reset()
+    main, own = CompileCounter(), CompileCounter()
+    pipeline.main_network = torch.compile(pipeline.main_network, backend=main)
+    pipeline.side_network = torch.compile(pipeline.side_network, backend=own)
+    assert torch.equal(generate(pipeline, **drawn), expected)
+    traced = main.frame_count, own.frame_count
+    assert min(traced) > 0
+    generate(pipeline, **drawn | {"num_inference_steps": 4})
+    assert (main.frame_count, own.frame_count) == traced
+
+
+def test_vae_options_reach_the_vae(pipeline: PoseToVideoPipeline) -> None:
+    vae = pipeline.vae
+    pipeline.enable_vae_slicing()
+    pipeline.enable_vae_tiling()
+    assert vae.use_slicing and vae.use_tiling
+    assert generate(pipeline, output_type="pt").isfinite().all()
+    pipeline.disable_vae_slicing()
+    pipeline.disable_vae_tiling()
+    assert not (vae.use_slicing or vae.use_tiling)
+
+
+def test_stream_makes_one_clip(pipeline: PoseToVideoPipeline) -> None:
+    frames = list(
+        pipeline.stream(
+            "a man",
+            poses(),
+            num_inference_steps=STEPS,
+            generator=torch.Generator().manual_seed(0),
+        )
+    )
+    expected = generate(pipeline, output_type="pil")[0]
+    assert [frame.shape for frame in frames] == [(32, 32, 3)] * 3
+    np.testing.assert_array_equal(np.stack(frames), np.stack([np.asarray(e) for e in expected]))
+    with pytest.raises(UserError, match="stream: makes one clip, and 2 are asked for"):
+        pipeline.stream(["a", "b"], poses(), num_inference_steps=1)
 
 
 def test_from_pretrained_takes_both_folders(pipeline: PoseToVideoPipeline, tmp_path: Path) -> None:

@@ -1,0 +1,214 @@
+"""What a long video costs and loses: its memory against that of two windows, how much it flickers
+at its seams, and how well it follows poses against clips of one window.
+
+The short clips are made of the same driver, window by window, each from noise of its own. Put one
+after the other, they show what seams without any plan look like.
+
+Shapes: F frames, H W pixels; frames are uint8 RGB.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lisa_video.backbones import load_side_network
+from lisa_video.benchmarks.generation_config import LongVideoBenchmarkConfig
+from lisa_video.benchmarks.measure import chosen_device, in_fresh_processes, peak_memory_mb
+from lisa_video.detectors import build_detector, check_detector
+from lisa_video.evaluation import score_clips
+from lisa_video.long_video.seams import SeamFlicker, frame_changes, seam_flicker
+from lisa_video.pipeline import PoseToVideoPipeline
+from lisa_video.pipeline.request import fitting_frames, window_plan
+from lisa_video.poses import PoseSequence
+from lisa_video.poses.framing import framed
+from lisa_video.reports import check_new_file, format_table, json_number, write_json
+from lisa_video.training.setup import open_backbone
+from lisa_video.video import write_video
+
+MEMORY_STEPS = 2
+"""Later steps of a generation hold what the first ones held."""
+
+
+@dataclass(frozen=True)
+class LongVideoCosts:
+    """Of one video."""
+
+    peak_mb: dict[str, float]
+    """MiB by length: of a process that generates and writes it, or allocated on CUDA."""
+    seams: SeamFlicker
+    """At the seams of the last step."""
+    cuts: SeamFlicker
+    """Of the short clips, where one follows on another."""
+    pck: dict[str, float] | None
+    """PCK@0.1 of the long video and of the short clips; None without a side network."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "peak_mb": self.peak_mb,
+            "seam_flicker": json_number(self.seams.ratio),
+            "cut_flicker": json_number(self.cuts.ratio),
+            "pck": self.pck,
+        }
+
+
+def check(config: LongVideoBenchmarkConfig) -> None:
+    """Raises UserError for the output file, the device, the networks, the poses or the windows."""
+    if config.json is not None:
+        check_new_file(config.json)
+    check_detector(config.detector)
+    driver(config, config.frames)
+    backbone = load_pipeline(config).backbone
+    backbone.check_size(config.size)
+    window_plan(backbone, fitting_frames(backbone, config.frames, config.window), config.window)
+
+
+def run(config: LongVideoBenchmarkConfig) -> None:
+    """Measure, print the table and write the JSON file."""
+    costs = measure_costs(config)
+    print(format_costs(costs, config))
+    if config.json is not None:
+        write_json(config.json, costs.to_json() | {"frames": config.frames})
+
+
+def measure_costs(config: LongVideoBenchmarkConfig) -> LongVideoCosts:
+    """Memory of each length in a process of its own, then the videos in this one."""
+    lengths = {str(frames): frames for frames in (two_windows(config), config.frames)}
+    peak = in_fresh_processes(partial(measure_peak_mb, config), list(lengths), __name__)
+    _set_threads(config)
+    pipeline, poses = load_pipeline(config), driver(config, config.frames)
+    long = np.stack(list(generated(config, pipeline, poses, config.seed)))
+    short = list(_short_clips(config, pipeline, poses))
+    cuts = np.cumsum([len(clip) for clip, _ in short])[:-1]
+    return LongVideoCosts(
+        peak,
+        seam_flicker(frame_changes(long), last_seams(config, pipeline)),
+        seam_flicker(frame_changes(np.concatenate([clip for clip, _ in short])), list(cuts)),
+        None if config.side_network is None else _adherence(config, (long, poses), short),
+    )
+
+
+def measure_peak_mb(config: LongVideoBenchmarkConfig, frames: str) -> float:
+    """Peak memory in MiB of this process, which should have done nothing before."""
+    _set_threads(config)
+    pipeline, poses = load_pipeline(config), driver(config, int(frames))
+    with tempfile.TemporaryDirectory() as folder:
+        video = generated(config, pipeline, poses, config.seed, MEMORY_STEPS)
+        write_video(Path(folder) / "video.mp4", video, poses.fps)
+    return peak_memory_mb(chosen_device(config.device))
+
+
+def generated(
+    config: LongVideoBenchmarkConfig,
+    pipeline: PoseToVideoPipeline,
+    poses: PoseSequence,
+    seed: int,
+    steps: int | None = None,
+) -> Iterator[NDArray[np.uint8]]:
+    """The frames of a video that follows `poses`, one by one."""
+    return pipeline.stream(
+        config.prompt,
+        poses,
+        width=config.size[0],
+        height=config.size[1],
+        num_inference_steps=steps or config.steps,
+        guidance_scale=config.guidance_scale,
+        control_scale=0.0 if config.side_network is None else 1.0,
+        window=config.window,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def driver(config: LongVideoBenchmarkConfig, frames: int) -> PoseSequence:
+    """The poses, forwards and backwards, in pixels of the video; UserError as `PoseSequence`."""
+    poses = PoseSequence.load(config.poses, require_people=True)
+    once = [*range(len(poses)), *range(len(poses) - 2, 0, -1)]
+    looped = poses.frames([once[index % len(once)] for index in range(frames)])
+    return framed(looped, config.size, "fit")
+
+
+def two_windows(config: LongVideoBenchmarkConfig) -> int:
+    """Frames of a video of two windows."""
+    return 2 * config.window.frames - config.window.overlap
+
+
+def last_seams(config: LongVideoBenchmarkConfig, pipeline: PoseToVideoPipeline) -> list[int]:
+    """Video frames at which a window of the last step begins or has ended."""
+    backbone = pipeline.backbone
+    padded = fitting_frames(backbone, config.frames, config.window)
+    seams = window_plan(backbone, padded, config.window).seams(config.steps - 1)
+    per_latent = backbone.frames_per_latent
+    return [1 + (seam - 1) * per_latent for seam in seams]
+
+
+def load_pipeline(config: LongVideoBenchmarkConfig) -> PoseToVideoPipeline:
+    """The networks, placed; UserError where they do not fit."""
+    backbone = open_backbone(config.backbone)
+    side_network = (
+        backbone.new_side_network()
+        if config.side_network is None
+        else load_side_network(config.side_network)
+    )
+    pipeline = PoseToVideoPipeline.from_backbone(backbone, side_network)
+    pipeline.set_progress_bar_config(disable=None)
+    return pipeline.to(chosen_device(config.device))
+
+
+def format_costs(costs: LongVideoCosts, config: LongVideoBenchmarkConfig) -> str:
+    """What was measured, and what it was to be."""
+    few, many = costs.peak_mb[str(two_windows(config))], costs.peak_mb[str(config.frames)]
+    rows = [
+        [f"peak MiB, {two_windows(config)} frames", f"{few:.0f}", ""],
+        [f"peak MiB, {config.frames} frames", f"{many:.0f}", f"{few:.0f}"],
+        ["flicker at seams / elsewhere", f"{costs.seams.ratio:.3f}", "1.100"],
+        ["  where short clips meet", f"{costs.cuts.ratio:.3f}", ""],
+    ]
+    if costs.pck is not None:
+        rows += [
+            ["PCK@0.1 of short clips", f"{costs.pck['short']:.3f}", ""],
+            [
+                "PCK@0.1 of the long video",
+                f"{costs.pck['long']:.3f}",
+                f"{costs.pck['short'] - 0.02:.3f}",
+            ],
+        ]
+    return format_table(["long video", "measured", "to be"], rows)
+
+
+def _short_clips(
+    config: LongVideoBenchmarkConfig, pipeline: PoseToVideoPipeline, poses: PoseSequence
+) -> Iterator[tuple[NDArray[np.uint8], PoseSequence]]:
+    """The driver cut into windows, and a clip for each."""
+    length = config.window.frames
+    for number, start in enumerate(range(0, len(poses) - length + 1, length)):
+        part = poses.frames(range(start, start + length))
+        frames = generated(config, pipeline, part, config.seed + 1 + number)
+        yield np.stack(list(frames)), part
+
+
+def _adherence(
+    config: LongVideoBenchmarkConfig,
+    long: tuple[NDArray[np.uint8], PoseSequence],
+    short: list[tuple[NDArray[np.uint8], PoseSequence]],
+) -> dict[str, float]:
+    detector = build_detector(config.detector)
+    clips = {"long": [long], "short": short}
+    return {
+        name: score_clips(
+            ((str(i), *clip) for i, clip in enumerate(each)), detector
+        ).total.metrics()["pck@0.1"]
+        for name, each in clips.items()
+    }
+
+
+def _set_threads(config: LongVideoBenchmarkConfig) -> None:
+    if config.threads:
+        torch.set_num_threads(config.threads)

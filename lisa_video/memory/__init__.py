@@ -1,0 +1,1 @@
+"""How much memory a training needs, from its configuration alone."""
