@@ -24,6 +24,7 @@ from lisa_video.memory.simulation import (
 from lisa_video.memory.tracker import module_bytes
 from lisa_video.reports import format_table
 from lisa_video.training.config import TrainConfig
+from lisa_video.training.optimizer import moment_bytes
 
 GIB = 2**30
 CUDA_CONTEXT = int(0.75 * GIB)
@@ -169,13 +170,15 @@ def _assembled(
 
 
 def optimizer_bytes(config: TrainConfig, parameters: list[nn.Parameter]) -> int:
-    """Of AdamW's two moments, float32."""
-    return sum(2 * 4 * each.numel() for each in parameters)
+    """Of the optimizer's moments."""
+    return sum(moment_bytes(config.optimizer.kind, each.shape) for each in parameters)
 
 
 def update_bytes(config: TrainConfig, training: FakeTraining, on_cuda: bool) -> int:
-    """What AdamW makes while it updates: on CUDA a root for all weights at once, and elsewhere two
-    tensors for one weight after the other."""
+    """What the optimizer makes while it updates: on CUDA a root for all weights at once, and
+    elsewhere two tensors for one weight after the other; nothing where one kernel does it all."""
+    if config.optimizer.kind in ("adamw_fused", "adamw_8bit"):
+        return 0
     sizes = [each.numel() * each.element_size() for each in training.parameters]
     return sum(sizes) if on_cuda else 2 * max(sizes)
 
