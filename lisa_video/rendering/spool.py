@@ -43,11 +43,12 @@ class ClipSpool:
     def add(self, label: str, prompt: str, frames: Iterable[NDArray[np.uint8]]) -> SpooledClip:
         """Keep frames, uint8 (H, W, 3) and all of one size, as they come."""
         path = self._folder / f"clip_{len(self._clips)}"
-        shape, count = (), 0
+        shape: tuple[int, ...] = ()
+        count = 0
         with path.open("wb") as file:
-            for count, frame in enumerate(frames, start=1):
+            for frame in frames:
                 assert shape in ((), frame.shape) and frame.dtype == np.uint8, frame.shape
-                shape = frame.shape
+                shape, count = frame.shape, count + 1
                 file.write(np.ascontiguousarray(frame).data)
         self._clips[label, prompt] = SpooledClip(path, (count, *shape))
         return self._clips[label, prompt]
