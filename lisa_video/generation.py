@@ -17,6 +17,7 @@ from diffusers import SchedulerMixin
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lisa_video.adapters import load_lora, remove_lora
 from lisa_video.attention import use_attention
 from lisa_video.backbones import load_side_network
 from lisa_video.backbones.base import VideoBackbone
@@ -129,8 +130,12 @@ def load_pipeline(
     cuda = config.device != "cpu" and torch.cuda.is_available()
     backbone = backbone or open_backbone(config.backbone, getattr(torch, config.dtype))
     side_network = load_side_network(config.side_network)
+    side_network.check_condition("pose")
     cast(side_network, backbone.dtype)
     pipeline = PoseToVideoPipeline.from_backbone(backbone, side_network)
+    remove_lora(backbone.main_network)  # of an earlier pipeline over the same backbone
+    if config.lora is not None:
+        load_lora(backbone.main_network, config.lora, backbone.network_name)
     if config.sampling.scheduler is not None:
         pipeline.scheduler = scheduler_of(config.sampling.scheduler, backbone)
     if config.vae_tiling:

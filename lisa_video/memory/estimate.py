@@ -24,6 +24,7 @@ from lisa_video.memory.simulation import (
 from lisa_video.memory.tracker import module_bytes
 from lisa_video.reports import format_table
 from lisa_video.training.config import TrainConfig
+from lisa_video.training.optimizer import moment_bytes
 from lisa_video.training.sharding import blocks_of
 
 GIB = 2**30
@@ -126,7 +127,7 @@ def _assembled(
             _gathered(network, whole=sharding == "fsdp2_gathered")
             for network in (networks.side_network, backbone.main_network)
         )
-    optimizer = share(optimizer_bytes(training.parameters))
+    optimizer = share(optimizer_bytes(config, training.parameters))
     buckets = trained if processes > 1 and sharding == "none" else 0
     gradients = share(trained) + buckets
     batch = step.batch + (0 if on_cuda else _host_batch(training))
@@ -142,7 +143,10 @@ def _assembled(
     passes = max(passes, resident_bytes + buckets + batch + step.activations)
     phases = {
         "forward and backward": passes,
-        "update": resident_bytes + gradients + batch + share(update_bytes(training, on_cuda)),
+        "update": resident_bytes
+        + gradients
+        + batch
+        + share(update_bytes(config, training, on_cuda)),
     }
     if not encoded(config):
         at_hand = sum(resident.values())
@@ -162,14 +166,16 @@ def _assembled(
     )
 
 
-def optimizer_bytes(parameters: list[nn.Parameter]) -> int:
-    """Of AdamW's two moments, float32."""
-    return sum(2 * 4 * each.numel() for each in parameters)
+def optimizer_bytes(config: TrainConfig, parameters: list[nn.Parameter]) -> int:
+    """Of the optimizer's moments."""
+    return sum(moment_bytes(config.optimizer.kind, each.shape) for each in parameters)
 
 
-def update_bytes(training: FakeTraining, on_cuda: bool) -> int:
-    """What AdamW makes while it updates: on CUDA a root for all weights at once, and elsewhere two
-    tensors for one weight after the other."""
+def update_bytes(config: TrainConfig, training: FakeTraining, on_cuda: bool) -> int:
+    """What the optimizer makes while it updates: on CUDA a root for all weights at once, and
+    elsewhere two tensors for one weight after the other; nothing where one kernel does it all."""
+    if config.optimizer.kind in ("adamw_fused", "adamw_8bit"):
+        return 0
     sizes = [each.numel() * each.element_size() for each in training.parameters]
     return sum(sizes) if on_cuda else 2 * max(sizes)
 

@@ -24,11 +24,13 @@ from lisa_video.attention import use_attention
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.buckets import Bucket
 from lisa_video.memory.tracker import MemoryTracker
+from lisa_video.training.adapters import moved
 from lisa_video.training.checkpoint import Networks
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.losses import Conditions, NoisedLatents, noise_latents, training_losses
 from lisa_video.training.objective import lisa_at
-from lisa_video.training.setup import DTYPES, new_networks, open_backbone
+from lisa_video.training.optimizer import parameter_groups
+from lisa_video.training.setup import DTYPES, open_backbone, start_networks
 
 _FLOAT = 4  # bytes
 
@@ -50,7 +52,8 @@ class FakeTraining:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """Those that are trained."""
-        return [each for net in self.trained for each in net.parameters() if each.requires_grad]
+        groups = parameter_groups(self.config, self.networks)
+        return [each for group in groups for each in group["params"]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def fake_training(config: TrainConfig, published: Path, *, on_cuda: bool) -> Fak
     config = replace(config, backbone=_from_published(config, published))
     with torch.device("meta"):
         backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
-        networks = new_networks(config, backbone)
+        networks = start_networks(config, backbone, None)
     for shape in shapes(config):
         backbone.check_frames(shape.frames, "data.frames")
         backbone.check_size(shape.size, "data.size")
@@ -86,6 +89,7 @@ def fake_training(config: TrainConfig, published: Path, *, on_cuda: bool) -> Fak
         for module in (backbone.main_network, backbone.vae, backbone.text_encoder, *parts):
             if module is not None:
                 module.to_empty(device="cpu")
+        networks = replace(networks, lora=moved(networks.lora))
     side, main = networks.side_network, backbone.main_network
     # Every kernel but the plain formula keeps no attention matrix.
     kernel = "math" if config.attention == "math" else "sdpa"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,8 +36,8 @@ class Prepared:
     """None under the plain objective."""
     synchronised: Sequence[nn.Module]
     """Those whose wrappers average gradients over processes."""
-    replicated: Sequence[nn.Parameter] = field(default_factory=list)
-    """Parameters of those that have no such wrapper."""
+    replicated: Sequence[Tensor]
+    """Weights that have no such wrapper: a decoder beside a split network, and adapters."""
 
 
 def build_accelerator(config: TrainConfig) -> Accelerator:
@@ -72,17 +72,21 @@ def prepare_networks(
     small, stays whole in every process.
     """
     side, decoder = networks.side_network, networks.decoder
+    replicated = [] if networks.lora is None else list(networks.lora.tensors.values())
     if sharding_settings() is None:
         trained = [each for each in (side, decoder) if each is not None]
         wrapped = [accelerator.prepare(each) for each in trained]
-        return Prepared(wrapped[0], wrapped[1] if decoder is not None else None, wrapped)
+        return Prepared(
+            wrapped[0], wrapped[1] if decoder is not None else None, wrapped, replicated
+        )
     shard_networks(accelerator, backbone, networks)
     for each in (side, decoder):
         if each is not None and accelerator.native_amp:
             # As accelerate does for networks that it wraps itself.
             forward = torch.autocast(accelerator.device.type, backbone.dtype)(each.forward)
             each.forward = convert_outputs_to_fp32(forward)  # type: ignore[method-assign]
-    replicated = [] if decoder is None else list(decoder.parameters())
+    if decoder is not None:
+        replicated += decoder.parameters()
     return Prepared(side, decoder, [side], replicated)
 
 

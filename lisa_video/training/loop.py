@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from lisa_video.report_config import ReportConfig
@@ -24,8 +24,9 @@ from lisa_video.training.acceleration import (
     prepare_networks,
     prepare_optimizer,
 )
+from lisa_video.training.adapters import check_distribution
 from lisa_video.training.agreement import in_main_process, require_same
-from lisa_video.training.average import update_average
+from lisa_video.training.average import update_averages
 from lisa_video.training.checkpoint import CheckpointState, load_state, verify_checkpoint
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.draws import Purpose, stream_seed
@@ -34,7 +35,13 @@ from lisa_video.training.generators import seed_generators
 from lisa_video.training.interruption import Interruption
 from lisa_video.training.losses import log_values, scalars, training_losses
 from lisa_video.training.objective import lisa_at
-from lisa_video.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from lisa_video.training.optimizer import (
+    build_optimizer,
+    learning_rate,
+    parameter_groups,
+    restore_optimizer,
+    set_learning_rate,
+)
 from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
 from lisa_video.training.report import write_report
@@ -54,13 +61,13 @@ from lisa_video.training.setup import (
     check_precision,
     checked_provenance,
     choose_attention,
+    network_lines,
     open_backbone,
     open_encoder,
     start_networks,
 )
 from lisa_video.training.sharding import whole_weights
 from lisa_video.training.sources import open_sources
-from lisa_video.training.split_tensors import load_whole_state
 from lisa_video.training.state import OnStep, TrainState
 from lisa_video.training.validation import build_validator
 
@@ -81,22 +88,24 @@ def train(
     """
     check_precision(config)
     accelerator = build_accelerator(config)
+    check_distribution(config, accelerator.distributed_type)
     with (
-        ExitStack() as held,
+        ExitStack() as contexts,
         RunRecord(config) as record,
         disk_full_named(config.output),
         Interruption(speaks=accelerator.is_main_process) as interruption,
     ):
-        in_main_process(accelerator, lambda: held.enter_context(held_run_folder(config)))
-        trained = _train(config, accelerator, interruption, record, encoder, on_step)
+        in_main_process(accelerator, lambda: contexts.enter_context(held_run_folder(config)))
+        state = _train(config, accelerator, contexts, interruption, record, encoder, on_step)
     if config.report and record.finished:
         write_report(ReportConfig(config.output))
-    return trained
+    return state
 
 
 def _train(
     config: TrainConfig,
     accelerator: Accelerator,
+    contexts: ExitStack,
     interruption: Interruption,
     record: RunRecord,
     encoder: ClipEncoder | None,
@@ -135,24 +144,23 @@ def _train(
 
     # Networks, and what makes them move.
     networks = start_networks(config, backbone, checkpoint)
-    side, decoder = networks.side_network, networks.decoder
+    side = networks.side_network
     kernel = choose_attention(config, backbone, side)
     if accelerator.is_main_process:
         print(kernel)
     if accelerator.is_main_process and side.taken_over is not None:
         print(*side.taken_over.lines(), sep="\n")
-    trained: list[nn.Module] = [side] if decoder is None else [side, decoder]
-    lr_scales = (1.0, config.alignment.decoder_lr_scale)[: len(trained)]
+    for line in network_lines(config, networks):
+        accelerator.print(line)
     if config.gradient_checkpointing:
         side.enable_gradient_checkpointing()
         backbone.enable_gradient_checkpointing()
     prepared = prepare_networks(accelerator, backbone, networks)
-    parameters = [parameter for module in trained for parameter in module.parameters()]
-    optimizer = prepare_optimizer(
-        accelerator, build_optimizer(config.optimizer, trained, lr_scales)
-    )
+    groups = parameter_groups(config, networks)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    optimizer = prepare_optimizer(accelerator, build_optimizer(config.optimizer, groups))
     if state is not None:
-        load_whole_state(optimizer, state.optimizer)
+        restore_optimizer(optimizer, state.optimizer)
         if state.scaler is not None:
             accelerator.scaler.load_state_dict(state.scaler)
 
@@ -163,7 +171,7 @@ def _train(
         record.start(first_step, backbone, origin, accelerator.num_processes)
         reporter = Reporter(config, backbone, networks, probe, on_step, first_step)
     if first_step == 0:
-        validation = None if validator is None else validator.at(0, networks.finished)
+        validation = None if validator is None else validator.at(0, networks)
         if reporter is None:
             probe_along(config, networks, probe, 0)
         else:
@@ -180,12 +188,14 @@ def _train(
         interruption,
         first_step,
     )
-    bar = tqdm(
-        desc=f"train {config.objective}",
-        initial=first_step,
-        total=config.steps,
-        unit="step",
-        disable=not accelerator.is_main_process,
+    bar = contexts.enter_context(
+        tqdm(
+            desc=f"train {config.objective}",
+            initial=first_step,
+            total=config.steps,
+            unit="step",
+            disable=not accelerator.is_main_process,
+        )
     )
 
     interruption.listen()
@@ -196,7 +206,7 @@ def _train(
         started, data_s = time.perf_counter(), 0.0
         seed_generators(_module_seed(config.seed, step, accelerator.process_index))
         side.train()
-        set_learning_rate(optimizer, learning_rate(config.optimizer, step))
+        set_learning_rate(optimizer, learning_rate(config.optimizer, step, config.steps))
         lisa = lisa_at(config.alignment, prepared.decoder, step)
         passes: list[Tensor] = []
         ids: list[str] = []
@@ -224,15 +234,14 @@ def _train(
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             passes.append(scalars(losses))
-        if networks.average is not None:
-            update_average(networks.average, side, config.ema.decay, step)
+        update_averages(networks, config.ema, step)
 
         # What is left behind.
         values: dict[str, float | list[float]] = {}
         if step % config.log_every == 0 or step == config.steps:
             values = log_values(accelerator.reduce(torch.stack(passes).mean(dim=0), "mean"), lisa)
             values |= {
-                "lr": learning_rate(config.optimizer, step),
+                "lr": learning_rate(config.optimizer, step, config.steps),
                 "grad_norm": float(norm),
                 # Apart, since a run whose clips another has encoded before waits for none.
                 "step_s": time.perf_counter() - started - data_s,
@@ -241,7 +250,7 @@ def _train(
         pace.add_step(time.perf_counter() - started, data_s)
         if values:
             values |= pace.values()
-        validation = None if validator is None else validator.at(step, networks.finished)
+        validation = None if validator is None else validator.at(step, networks)
         if reporter is None:
             probe_along(config, networks, probe, step)
         else:

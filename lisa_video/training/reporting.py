@@ -47,7 +47,8 @@ class Reporter:
                 name: value for name, value in values.items() if isinstance(value, float)
             }
         if self.on_step is not None:
-            self.on_step(step, TrainState(step, self.backbone, self.networks))
+            with self.networks.as_finished():
+                self.on_step(step, TrainState(step, self.backbone, self.networks))
 
     @property
     def summary(self) -> str:
