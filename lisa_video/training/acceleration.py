@@ -51,6 +51,8 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
             "configs/accelerate/fsdp2.yaml, which shares weights, gradients and optimizer as ZeRO-3 "
             "does, or fsdp2_gathered.yaml, as ZeRO-2"
         )
+    if sharding_settings() is not None:
+        _check_sharded(config)
     # A point without projection leaves encoder weights behind it unused.
     subset = DistributedDataParallelKwargs(
         find_unused_parameters=config.side_network.injection != "all"
@@ -61,6 +63,16 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
         kwargs_handlers=[subset],
     )
     return accelerator
+
+
+def _check_sharded(config: TrainConfig) -> None:
+    if config.optimizer.kind not in ("adamw", "adamw_fused"):
+        raise UserError(
+            f"optimizer.kind={config.optimizer.kind}: FSDP cannot split its state; take adamw or "
+            "adamw_fused"
+        )
+    if config.lora.rank:
+        raise UserError("lora: adapters do not train on a split backbone; set lora.rank 0")
 
 
 def prepare_networks(
