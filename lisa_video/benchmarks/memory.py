@@ -24,11 +24,12 @@ import torch
 
 from lisa_video.benchmarks.config import LoaderBenchmarkConfig, MemoryBenchmarkConfig
 from lisa_video.benchmarks.loader import write_noise_clips
-from lisa_video.benchmarks.measure import MIB, in_fresh_processes
+from lisa_video.benchmarks.measure import in_fresh_processes
 from lisa_video.benchmarks.step import with_two_forwards
 from lisa_video.caching import job as caching
 from lisa_video.caching.config import CacheConfig
 from lisa_video.errors import UserError
+from lisa_video.hardware import MIB
 from lisa_video.memory.estimate import estimate_memory
 from lisa_video.memory.measured import peak_allocated
 from lisa_video.reports import check_new_file, format_table, package_versions, write_json

@@ -67,6 +67,7 @@ FREE_KEYS = {
     "data.workers",
     "data.cache",
     "data.check_clips",
+    "report",
     "trackers",
     *(f"wandb.{field.name}" for field in fields(WandbConfig)),
     *(f"validation.{field.name}" for field in fields(ValidationConfig)),
