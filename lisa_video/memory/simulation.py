@@ -24,14 +24,13 @@ from lisa_video.attention import use_attention
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.buckets import Bucket
 from lisa_video.memory.tracker import MemoryTracker
-from lisa_video.training.adapters import start_adapters
+from lisa_video.training.adapters import moved
 from lisa_video.training.checkpoint import Networks
 from lisa_video.training.config import TrainConfig
-from lisa_video.training.freezing import freeze_parts
 from lisa_video.training.losses import Conditions, NoisedLatents, noise_latents, training_losses
 from lisa_video.training.objective import lisa_at
 from lisa_video.training.optimizer import parameter_groups
-from lisa_video.training.setup import DTYPES, new_networks, open_backbone
+from lisa_video.training.setup import DTYPES, open_backbone, start_networks
 
 _FLOAT = 4  # bytes
 
@@ -80,8 +79,7 @@ def fake_training(config: TrainConfig, published: Path, *, on_cuda: bool) -> Fak
     config = replace(config, backbone=_from_published(config, published))
     with torch.device("meta"):
         backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision])
-        networks = new_networks(config, backbone)
-    freeze_parts(networks.side_network, config.side_network.freeze)
+        networks = start_networks(config, backbone, None)
     for shape in shapes(config):
         backbone.check_frames(shape.frames, "data.frames")
         backbone.check_size(shape.size, "data.size")
@@ -91,8 +89,7 @@ def fake_training(config: TrainConfig, published: Path, *, on_cuda: bool) -> Fak
         for module in (backbone.main_network, backbone.vae, backbone.text_encoder, *parts):
             if module is not None:
                 module.to_empty(device="cpu")
-        lora, lora_average = start_adapters(config, backbone, None)
-    networks = replace(networks, lora=lora, lora_average=lora_average)
+        networks = replace(networks, lora=moved(networks.lora))
     side, main = networks.side_network, backbone.main_network
     # Every kernel but the plain formula keeps no attention matrix.
     kernel = "math" if config.attention == "math" else "sdpa"

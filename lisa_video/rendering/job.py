@@ -157,9 +157,10 @@ def _generate_clips(
             on_progress(Progress(label, before + step, len(clips) * steps))
 
         generated = generate_frames(pipeline, settings, poses, on_step)
-        frames = spool.add(label, prompt, generated, len(poses))
+        clip = spool.add(label, prompt, generated)
+        assert clip.shape[0] == len(poses), (clip.shape, len(poses))
         if detector is not None:
-            scores[label, prompt] = followed_poses(frames, poses, detector)
+            scores[label, prompt] = followed_poses(clip, poses, detector)
     return poses, scores
 
 

@@ -93,6 +93,13 @@ def start_adapters(
     return adapters, average
 
 
+def moved(adapters: LoraWeights | None) -> LoraWeights | None:
+    """The same adapters after the main network was given other tensors."""
+    if adapters is None:
+        return None
+    return LoraWeights(adapters.backbone, lora_parameters(adapters.backbone.main_network))
+
+
 @contextmanager
 def swapped(adapters: LoraWeights | None, others: LoraWeights | None) -> Iterator[None]:
     """Let the main network use other weights of its adapters for a while; None changes nothing."""

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from lisa_video.report_config import ReportConfig
 from lisa_video.training.acceleration import (
     build_accelerator,
     clip_gradients,
@@ -43,6 +44,7 @@ from lisa_video.training.optimizer import (
 )
 from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
+from lisa_video.training.report import write_report
 from lisa_video.training.reporting import Reporter, probe_along
 from lisa_video.training.run_folder import claim_run_folder, held_run_folder, start_checkpoint
 from lisa_video.training.run_record import RunRecord
@@ -94,7 +96,10 @@ def train(
         Interruption(speaks=accelerator.is_main_process) as interruption,
     ):
         in_main_process(accelerator, lambda: contexts.enter_context(held_run_folder(config)))
-        return _train(config, accelerator, contexts, interruption, record, encoder, on_step)
+        state = _train(config, accelerator, contexts, interruption, record, encoder, on_step)
+    if config.report and record.finished:
+        write_report(ReportConfig(config.output))
+    return state
 
 
 def _train(
@@ -131,6 +136,8 @@ def _train(
     stream = sources.stream(
         config, process=accelerator.process_index, processes=accelerator.num_processes
     )
+    if state is not None:
+        stream.require_sharing(state.sharing)
     if accelerator.is_main_process and len(sources.training.buckets) > 1:
         print(*stream.bucket_lines(), sep="\n")
     probe = None if sources.probe is None else build_probe(config, encoder, sources.probe)
@@ -176,7 +183,7 @@ def _train(
         accelerator,
         lambda step: Snapshot(
             networks,
-            CheckpointState.of(step, optimizer, accelerator.scaler),
+            CheckpointState.of(step, optimizer, accelerator.scaler, stream.sharing),
             whole_weights(networks),
         ),
         origin,

@@ -64,8 +64,8 @@ def test_a_shared_folder_loads_with_one_line_and_holds_no_path(run: Path, tmp_pa
         "# my run",
         "2 of 2",
         "| validation/pck@0.1 |",
-        "LISA (likelihood",
-        "kind='animate",
+        "LISA ([likelihood",
+        'kind="animate',
     ):
         assert part in card, part
     head = yaml.safe_load(card.split("---")[1])
