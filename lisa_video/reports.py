@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -53,6 +54,11 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     write(temporary)
     os.replace(temporary, path)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a file is what a process left that died in `replace_file`."""
+    return re.fullmatch(r"\..+\.\d+\.tmp(\.[^.]+)?", path.name) is not None and path.is_file()
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from lisa_video.errors import UserError
-from lisa_video.reports import format_table, package_versions, write_json
+from lisa_video.reports import (
+    format_table,
+    is_unfinished,
+    package_versions,
+    replace_file,
+    write_json,
+)
 
 
 def test_table_aligns_names_left_and_numbers_right() -> None:
@@ -36,3 +42,19 @@ def test_versions_name_python_and_the_packages_asked_for() -> None:
     versions = package_versions("numpy")
     assert list(versions) == ["python", "lisa_video", "numpy"]
     assert all(versions.values())
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "report.html", "LICENSE"])
+def test_what_a_dead_process_leaves_is_known(tmp_path: Path, name: str) -> None:
+    seen = []
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("half")
+        seen.append(is_unfinished(temporary))
+
+    replace_file(tmp_path / name, write)
+    assert seen == [True]
+    assert not is_unfinished(tmp_path / name)
+    for other in (".lock", ".env", ".my.tmp", ".notes.2024.txt"):
+        (tmp_path / other).write_text("")
+        assert not is_unfinished(tmp_path / other)

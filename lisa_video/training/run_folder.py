@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -33,7 +32,7 @@ import yaml
 from lisa_video.cli import config_to_dict, resolved_yaml
 from lisa_video.errors import UserError
 from lisa_video.locking import LOCK_FILE, only_writer
-from lisa_video.reports import replace_text
+from lisa_video.reports import is_unfinished, replace_text
 from lisa_video.training.checkpoint import INDEX_FILE, latest_checkpoint, read_index
 from lisa_video.training.config import (
     BackboneConfig,
@@ -114,13 +113,8 @@ def check_run_folder(config: TrainConfig) -> None:
         )
 
 
-def is_leftover(path: Path) -> bool:
-    """Whether a file was left by a process that died before it had written the file whole."""
-    return re.fullmatch(r"\..+\.\d+\.tmp", path.name) is not None and path.is_file()
-
-
 def _is_passing(path: Path) -> bool:
-    return path.name == LOCK_FILE or is_leftover(path)
+    return path.name == LOCK_FILE or is_unfinished(path)
 
 
 def _check_fork(config: TrainConfig, checkpoint: Path) -> None:

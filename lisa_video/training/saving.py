@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lisa_video.errors import UserError
 from lisa_video.loading import first_line
+from lisa_video.reports import is_unfinished
 from lisa_video.training.agreement import any_process, from_all_processes, in_main_process
 from lisa_video.training.checkpoint import (
     FOLDER,
@@ -38,7 +39,7 @@ from lisa_video.training.config.run import MORE_IS_BETTER
 from lisa_video.training.folders import mend_folders, remove_folder, replace_folder, sync_file
 from lisa_video.training.interruption import Interrupted, Interruption
 from lisa_video.training.provenance import Provenance
-from lisa_video.training.run_folder import LOG_FILE, VIDEOS_FOLDER, is_leftover, read_log
+from lisa_video.training.run_folder import LOG_FILE, VIDEOS_FOLDER, read_log
 
 _LISTED_CLIPS = 8
 # A full disk, a user's share of it, and the largest file that is allowed.
@@ -243,8 +244,8 @@ def clear_leftovers(output: Path) -> None:
         mend_folders(output / folder, "step_*")
     for name in ("side_network", "decoder", "lora"):
         mend_folders(output, name)
-    for left in output.glob(".*.tmp"):
-        if is_leftover(left):
+    for left in output.glob(".*"):
+        if is_unfinished(left):
             left.unlink()
 
 

@@ -320,7 +320,8 @@ def test_what_killed_saves_left_is_cleared_up(
         (folder / name).mkdir()
         (folder / name / "state.pt").write_bytes(b"half")
     os.replace(config.output / "side_network", config.output / ".side_network.old")
-    (config.output / ".config.yaml.123.tmp").write_text("steps: ")
+    for name in (".config.yaml.123.tmp", ".log.123.tmp.jsonl"):
+        (config.output / name).write_text("half")
     config = short_config(clips, tmp_path / "run", checkpoint_every=3)
     train(config, encoder=encoder)
     assert sorted(path.name for path in folder.iterdir()) == ["step_00000003", "step_00000006"]
