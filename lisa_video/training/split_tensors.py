@@ -12,8 +12,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 
-def is_sharded(network: nn.Module) -> bool:
-    """Whether the processes share this network's weights."""
+def is_sharded(network: object) -> bool:
+    """Whether the processes share a network's weights."""
     return isinstance(network, FSDPModule)
 
 
