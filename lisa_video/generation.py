@@ -165,7 +165,8 @@ def scheduler_of(name: str, backbone: VideoBackbone) -> SchedulerMixin:
     Raises UserError where there is none, or it is not for what the backbone predicts.
     """
     found: Any = getattr(diffusers, name, None)
-    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+    is_scheduler = isinstance(found, type) and issubclass(found, SchedulerMixin)
+    if not is_scheduler:
         raise UserError(f"sampling.scheduler={name}: diffusers has no scheduler of this name")
     own, settings = backbone.scheduler.config, {}
     flow_only = name.startswith("FlowMatch")
