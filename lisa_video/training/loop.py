@@ -136,6 +136,8 @@ def _train(
     stream = sources.stream(
         config, process=accelerator.process_index, processes=accelerator.num_processes
     )
+    if state is not None:
+        stream.require_sharing(state.sharing)
     if accelerator.is_main_process and len(sources.training.buckets) > 1:
         print(*stream.bucket_lines(), sep="\n")
     probe = None if sources.probe is None else build_probe(config, encoder, sources.probe)
@@ -181,7 +183,7 @@ def _train(
         accelerator,
         lambda step: Snapshot(
             networks,
-            CheckpointState.of(step, optimizer, accelerator.scaler),
+            CheckpointState.of(step, optimizer, accelerator.scaler, stream.sharing),
             whole_weights(networks),
         ),
         origin,

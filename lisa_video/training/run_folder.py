@@ -62,6 +62,10 @@ FREE_KEYS = {
     "best_metric",
     "output",
     "optimizer.decay_steps",  # beside `steps`: see _changed_fall
+    # Which clips a step has is compared by itself: see `BatchStream.sharing`.
+    "optimizer.gradient_accumulation_steps",
+    "data.batch_size",
+    "data.encode_frames_at_once",
     "offload",
     "data.root",
     "data.workers",
