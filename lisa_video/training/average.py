@@ -12,6 +12,7 @@ from torch import Tensor
 from lisa_video.side_networks.base import SideNetwork
 from lisa_video.training.checkpoint import Networks
 from lisa_video.training.config import EmaConfig
+from lisa_video.training.split_tensors import own_parts
 
 
 def frozen_copy(network: SideNetwork) -> SideNetwork:
@@ -25,7 +26,7 @@ def update_averages(networks: Networks, config: EmaConfig, step: int) -> None:
         return
     decay = average_decay(config, step)
     if networks.average is not None:
-        update_average(networks.average.parameters(), networks.side_network.parameters(), decay)
+        update_average(own_parts(networks.average), own_parts(networks.side_network), decay)
     if networks.lora is not None and networks.lora_average is not None:
         weights = networks.lora.tensors.values()
         update_average(networks.lora_average.tensors.values(), weights, decay)

@@ -40,6 +40,7 @@ from lisa_video.side_networks.base import SideNetwork
 from lisa_video.training.adapters import LoraWeights, swapped
 from lisa_video.training.folders import replace_folder
 from lisa_video.training.provenance import Provenance
+from lisa_video.training.split_tensors import whole_state
 
 FOLDER = "checkpoints"
 STATE_FILE = "state.pt"
@@ -106,7 +107,7 @@ class CheckpointState:
     @classmethod
     def of(cls, step: int, optimizer: Optimizer, scaler: GradScaler | None) -> CheckpointState:
         """What there is to keep after `step`."""
-        return cls(step, optimizer.state_dict(), None if scaler is None else scaler.state_dict())
+        return cls(step, whole_state(optimizer), None if scaler is None else scaler.state_dict())
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,16 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from lisa_video.report_config import ReportConfig
-from lisa_video.training.acceleration import build_accelerator
-from lisa_video.training.adapters import average_gradients, check_distribution
+from lisa_video.training.acceleration import (
+    build_accelerator,
+    clip_gradients,
+    prepare_networks,
+    prepare_optimizer,
+)
 from lisa_video.training.agreement import in_main_process, require_same
 from lisa_video.training.average import update_averages
 from lisa_video.training.checkpoint import CheckpointState, load_state, verify_checkpoint
@@ -40,7 +44,7 @@ from lisa_video.training.optimizer import (
 from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
 from lisa_video.training.report import write_report
-from lisa_video.training.reporting import Reporter
+from lisa_video.training.reporting import Reporter, probe_along
 from lisa_video.training.run_folder import claim_run_folder, held_run_folder, start_checkpoint
 from lisa_video.training.run_record import RunRecord
 from lisa_video.training.saving import (
@@ -61,6 +65,7 @@ from lisa_video.training.setup import (
     open_encoder,
     start_networks,
 )
+from lisa_video.training.sharding import check_sharding, whole_weights
 from lisa_video.training.sources import open_sources
 from lisa_video.training.state import OnStep, TrainState
 from lisa_video.training.validation import build_validator
@@ -82,7 +87,7 @@ def train(
     """
     check_precision(config)
     accelerator = build_accelerator(config)
-    check_distribution(config, accelerator.distributed_type)
+    check_sharding(config)
     with (
         ExitStack() as held,
         RunRecord(config) as record,
@@ -145,20 +150,17 @@ def _train(
         print(*side.taken_over.lines(), sep="\n")
     for line in network_lines(config, networks):
         accelerator.print(line)
-    trained: list[nn.Module] = [side] if decoder is None else [side, decoder]
     if config.gradient_checkpointing:
         side.enable_gradient_checkpointing()
         backbone.enable_gradient_checkpointing()
-    wrapped: list[nn.Module] = [accelerator.prepare(module) for module in trained]
+    prepared = prepare_networks(accelerator, backbone, networks)
     groups = parameter_groups(config, networks)
     parameters = [parameter for group in groups for parameter in group["params"]]
-    adapters = [] if networks.lora is None else list(networks.lora.tensors.values())
-    optimizer = accelerator.prepare(build_optimizer(config.optimizer, groups))
+    optimizer = prepare_optimizer(accelerator, build_optimizer(config.optimizer, groups))
     if state is not None:
         restore_optimizer(optimizer, state.optimizer)
         if state.scaler is not None:
             accelerator.scaler.load_state_dict(state.scaler)
-    wrapped_decoder = None if decoder is None else wrapped[1]
 
     # What is shown of it, and kept.
     reporter = None
@@ -168,12 +170,18 @@ def _train(
         reporter = Reporter(config, backbone, networks, probe, on_step, first_step)
     if first_step == 0:
         validation = None if validator is None else validator.at(0, networks)
-        if reporter is not None:
+        if reporter is None:
+            probe_along(config, networks, probe, 0)
+        else:
             reporter.report(0, {}, validation)
     keeper = CheckpointKeeper(
         config,
         accelerator,
-        lambda step: Snapshot(networks, CheckpointState.of(step, optimizer, accelerator.scaler)),
+        lambda step: Snapshot(
+            networks,
+            CheckpointState.of(step, optimizer, accelerator.scaler),
+            whole_weights(networks),
+        ),
         origin,
         interruption,
         first_step,
@@ -195,7 +203,7 @@ def _train(
         seed_generators(_module_seed(config.seed, step, accelerator.process_index))
         side.train()
         set_learning_rate(optimizer, learning_rate(config.optimizer, step, config.steps))
-        lisa = lisa_at(config.alignment, wrapped_decoder, step)
+        lisa = lisa_at(config.alignment, prepared.decoder, step)
         passes: list[Tensor] = []
         ids: list[str] = []
         for _ in range(config.optimizer.gradient_accumulation_steps):
@@ -205,15 +213,19 @@ def _train(
             ids += batch.clips.ids
             data_s += time.perf_counter() - asked
             pace.add_clips(*batch.clips.pose_frames.shape[:2])
-            with accelerator.accumulate(*wrapped):
-                losses = training_losses(backbone, wrapped[0], noised, conditions, lisa)
+            with accelerator.accumulate(*prepared.synchronised):
+                losses = training_losses(backbone, prepared.side_network, noised, conditions, lisa)
                 keeper.require_finite_loss(step, losses.total, batch.clips.ids)
                 accelerator.backward(losses.total)
 
                 # The update; only after the last pass: accelerate skips the others.
                 if accelerator.sync_gradients:
-                    average_gradients(adapters)
-                    norm = accelerator.clip_grad_norm_(parameters, config.optimizer.max_grad_norm)
+                    norm = clip_gradients(
+                        accelerator,
+                        parameters,
+                        config.optimizer.max_grad_norm,
+                        prepared.replicated,
+                    )
                     keeper.require_finite_gradient(step, norm, ids)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -235,7 +247,9 @@ def _train(
         if values:
             values |= pace.values()
         validation = None if validator is None else validator.at(step, networks)
-        if reporter is not None:
+        if reporter is None:
+            probe_along(config, networks, probe, step)
+        else:
             reporter.report(step, values, validation)
             bar.set_postfix_str(reporter.summary, refresh=False)
         bar.update()
@@ -250,7 +264,8 @@ def _train(
     keeper.end()
 
     # The finished networks.
-    in_main_process(accelerator, lambda: save_finished(config.output, networks))
+    weights = whole_weights(networks)
+    in_main_process(accelerator, lambda: save_finished(config.output, networks, weights))
     return TrainState(config.steps, backbone, networks)
 
 

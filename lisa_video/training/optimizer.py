@@ -16,6 +16,7 @@ from lisa_video.name_patterns import matched, matches
 from lisa_video.training.checkpoint import Networks
 from lisa_video.training.config import OptimizerConfig, TrainConfig
 from lisa_video.training.config.optimizer import OptimizerKind
+from lisa_video.training.split_tensors import load_whole_state
 
 ParameterGroup = dict[str, Any]
 """A group as torch's optimizers take them: `params`, `weight_decay`, and its `lr_scale`."""
@@ -87,12 +88,13 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
     """Go on from a saved `state_dict` with the settings of now; UserError where it does not fit."""
     stored, groups = state["param_groups"], optimizer.param_groups
     try:
-        merged = [
-            {**old, **now, "params": old["params"]} for old, now in zip(stored, groups, strict=True)
-        ]
-        if any(_kinds(old) != _kinds(now) for old, now in zip(stored, groups, strict=True)):
+        pairs = list(zip(stored, groups, strict=True))
+        if any(len(old["params"]) != len(now["params"]) for old, now in pairs):
+            raise ValueError("it is of other parameters")
+        if any(_kinds(old) != _kinds(now) for old, now in pairs):
             raise ValueError("it is of another kind")
-        optimizer.load_state_dict({"state": state["state"], "param_groups": merged})
+        merged = [{**old, **now, "params": old["params"]} for old, now in pairs]
+        load_whole_state(optimizer, {"state": state["state"], "param_groups": merged})
     except ValueError as error:
         raise UserError(
             "resume: the checkpoint's optimizer state does not fit optimizer.kind, or what these "
