@@ -24,7 +24,6 @@ from lisa_video.training.acceleration import (
     prepare_networks,
     prepare_optimizer,
 )
-from lisa_video.training.adapters import check_distribution
 from lisa_video.training.agreement import in_main_process, require_same
 from lisa_video.training.average import update_averages
 from lisa_video.training.checkpoint import CheckpointState, load_state, verify_checkpoint
@@ -66,7 +65,7 @@ from lisa_video.training.setup import (
     open_encoder,
     start_networks,
 )
-from lisa_video.training.sharding import whole_weights
+from lisa_video.training.sharding import check_sharding, whole_weights
 from lisa_video.training.sources import open_sources
 from lisa_video.training.state import OnStep, TrainState
 from lisa_video.training.validation import build_validator
@@ -88,7 +87,7 @@ def train(
     """
     check_precision(config)
     accelerator = build_accelerator(config)
-    check_distribution(config, accelerator.distributed_type)
+    check_sharding(config)
     with (
         ExitStack() as contexts,
         RunRecord(config) as record,
