@@ -142,7 +142,7 @@ def _train(
 
     # Networks, and what makes them move.
     networks = start_networks(config, backbone, checkpoint)
-    side, decoder = networks.side_network, networks.decoder
+    side = networks.side_network
     kernel = choose_attention(config, backbone, side)
     if accelerator.is_main_process:
         print(kernel)
