@@ -88,7 +88,12 @@ def parse_config(
         namespace = parser.parse_args(arguments)
     except ArgumentError as error:
         raise UserError(_describe(error, arguments, files)) from None
-    values = parser.instantiate(namespace)
+    try:
+        values = parser.instantiate(namespace)
+    except ValueError as error:
+        if isinstance(error.__cause__, UserError):  # what an optional section refuses
+            raise error.__cause__ from None
+        raise
     config = config_class(**{name: values[name] for name in _sections(config_class)})
     return config, namespace.dry_run
 

@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from lisa_video import detectors
 from lisa_video.adapters import add_lora, lora_parameters, save_lora
 from lisa_video.cli import parse_config
 from lisa_video.errors import UserError
-from lisa_video.generation import check_generation, driving_poses, generate
+from lisa_video.generation import check_generation, driving_poses, frame_indices, generate
 from lisa_video.generation_config import DrivingConfig, GenerateConfig
 from lisa_video.poses import PoseSequence
 from lisa_video.side_networks.unet import UNetSideNetwork
@@ -178,6 +179,66 @@ def test_driving_video_is_detected_frame_by_frame(
     assert len(read_video(settings.output).frames) == 3
 
 
+def test_a_driver_of_any_length_becomes_a_video_in_windows(
+    models: Path, pose_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Forty frames, of which a window takes six; prompts change, and control fades."""
+    source = PoseSequence.load(pose_file)
+    source.frames([index % 12 for index in range(40)]).save(tmp_path / "long.npz")
+    settings = config(
+        models,
+        tmp_path / "long.mp4",
+        driving__poses=tmp_path / "long.npz",
+        driving__frames="all",
+        window="{frames: 6, overlap: 2, noise: freenoise}",
+        later_prompts="[{start: 20, prompt: two}]",
+        control__scale=str([1 - frame / 40 for frame in range(40)]),
+        control__share="true",
+        sampling__scheduler="EulerDiscreteScheduler",
+        vae_tiling="true",
+    )
+    check_generation(settings)
+    assert len(generate(settings)) == 40
+    video = read_video(settings.output)
+    assert video.frames.shape == (40, 32, 32, 3)
+    assert video.fps == 20
+    assert "40 frames, in up to 11 windows of 6 frames" in capsys.readouterr().out
+    written = settings.output.with_suffix(".yaml")
+    assert parse_config(GenerateConfig, ["--config", str(written)], "test")[0] == settings
+
+
+def test_a_driver_shorter_than_a_window_is_followed_at_once(
+    models: Path, pose_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = []
+    for name, window in (("windowed", "{frames: 16, overlap: 4}"), ("plain", "null")):
+        settings = config(
+            models,
+            tmp_path / f"{name}.mp4",
+            driving__poses=pose_file,
+            driving__frames="all",
+            window=window,
+        )
+        generate(settings)
+        videos.append(read_video(settings.output).frames)
+    np.testing.assert_array_equal(*videos)
+    out = capsys.readouterr().out
+    assert "12 frames, no longer than a window of 16: at once" in out
+
+
+@pytest.mark.parametrize(("fps", "frames"), [(None, 10), (30, 10), (15, 5), (12, 4), (60, 19)])
+def test_all_frames_of_a_rate_are_taken(fps: float | None, frames: int) -> None:
+    driving = DrivingConfig(poses=Path("a.npz"), frames="all", fps=fps, start=2)
+    indices = frame_indices(driving, 12, 30.0, Path("a.npz"))
+    assert len(indices) == frames
+    assert indices[0] == 2 and indices[-1] <= 11
+    one_more = replace(driving, frames=frames + 1)
+    with pytest.raises(UserError, match="has 12 frames"):
+        frame_indices(one_more, 12, 30.0, Path("a.npz"))
+    with pytest.raises(UserError, match=r"all frames from driving.start=12"):
+        frame_indices(replace(driving, start=12), 12, 30.0, Path("a.npz"))
+
+
 def test_unusable_driving_videos_are_refused_before_work(models: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "short.mp4", np.zeros((4, 16, 16, 3), dtype=np.uint8), 10)
     (tmp_path / "broken.mp4").write_bytes((tmp_path / "short.mp4").read_bytes()[:300])
@@ -212,6 +273,16 @@ def test_frames_without_people_are_refused(tmp_path: Path) -> None:
         ({"side_network": "elsewhere"}, "elsewhere: no such folder, and no hub name"),
         ({"backbone__path": "/elsewhere"}, "/elsewhere: no such folder"),
         ({"backbone__kind": "other"}, "unknown backbone 'other', known: animatediff, cogvideox"),
+        (
+            {"window": "{frames: 20}", "driving__fps": 100, "driving__frames": 30},
+            "frames=20: .* 16",
+        ),
+        ({"control__scale": "[1.0, 0.5]"}, "control_scale: 2 values for 3 frames"),
+        ({"later_prompts": "[{start: 3, prompt: b}]"}, "starts at frame 3, and the video has 3"),
+        ({"sampling__scheduler": "Sampler"}, "diffusers has no scheduler of this name"),
+        ({"sampling__scheduler": "UNetMotionModel"}, "diffusers has no scheduler of this name"),
+        ({"sampling__scheduler": "FlowMatchEulerDiscreteScheduler"}, "that predicts v_prediction"),
+        ({"offload": "model"}, "offload=model: is for CUDA, and torch finds no such device"),
     ],
 )
 def test_what_cannot_work_is_refused_before_work(
@@ -266,6 +337,9 @@ def test_nothing_is_overwritten(models: Path, pose_file: Path, tmp_path: Path, n
         ({"driving__fps": "-1"}, "driving.fps=-1"),
         ({"control__start": "0.9", "control__end": "0.1"}, "0 <= start <= end <= 1"),
         ({"sampling__steps": "0"}, "sampling.steps=0"),
+        ({"window": "{frames: 4, overlap: 4}"}, "window.overlap=4: must be below window.frames=4"),
+        ({"later_prompts": "[{start: 0, prompt: b}]"}, "the first must start at 0"),
+        ({"offload": "model", "device": "cpu"}, "offload=model: is for CUDA, and device is cpu"),
     ],
 )
 def test_settings_are_checked_when_made(tmp_path: Path, overrides: dict, message: str) -> None:

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from lisa_video.backbones import load_side_network
 from lisa_video.benchmarks.generation_config import LongVideoBenchmarkConfig
-from lisa_video.benchmarks.measure import chosen_device, in_fresh_processes, peak_memory_mb
+from lisa_video.benchmarks.measure import chosen_device, in_fresh_processes
 from lisa_video.detectors import build_detector, check_detector
 from lisa_video.evaluation import score_clips
+from lisa_video.hardware import peak_memory_mb
 from lisa_video.long_video.seams import SeamFlicker, frame_changes, seam_flicker
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.pipeline.request import fitting_frames, window_plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import (
     DistributedDataParallelKwargs,
-    DistributedType,
     convert_outputs_to_fp32,
+    parse_flag_from_env,
 )
 from torch import Tensor, nn
 
@@ -36,8 +36,8 @@ class Prepared:
     """None under the plain objective."""
     synchronised: Sequence[nn.Module]
     """Those whose wrappers average gradients over processes."""
-    replicated: Sequence[Tensor] = field(default_factory=list)
-    """Parameters of those that have no such wrapper, and of the backbone's adapters."""
+    replicated: Sequence[Tensor]
+    """Weights that have no such wrapper: a decoder beside a split network, and adapters."""
 
 
 def build_accelerator(config: TrainConfig) -> Accelerator:
@@ -45,6 +45,14 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
 
     Raises UserError for ways to share the work that a training cannot take.
     """
+    if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
+        raise UserError(
+            "DeepSpeed cannot train two networks beside a frozen backbone; launch with "
+            "configs/accelerate/fsdp2.yaml, which shares weights, gradients and optimizer as ZeRO-3 "
+            "does, or fsdp2_gathered.yaml, as ZeRO-2"
+        )
+    if sharding_settings() is not None:
+        _check_sharded(config)
     # A point without projection leaves encoder weights behind it unused.
     subset = DistributedDataParallelKwargs(
         find_unused_parameters=config.side_network.injection != "all"
@@ -54,12 +62,17 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
         gradient_accumulation_steps=config.optimizer.gradient_accumulation_steps,
         kwargs_handlers=[subset],
     )
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        raise UserError(
-            "DeepSpeed keeps side network and decoder from training beside a frozen backbone; launch "
-            "with configs/accelerate/fsdp2.yaml, which splits weights, gradients and optimizer too"
-        )
     return accelerator
+
+
+def _check_sharded(config: TrainConfig) -> None:
+    if config.optimizer.kind not in ("adamw", "adamw_fused"):
+        raise UserError(
+            f"optimizer.kind={config.optimizer.kind}: FSDP cannot split its state; take adamw or "
+            "adamw_fused"
+        )
+    if config.lora.rank:
+        raise UserError("lora: adapters do not train on a split backbone; set lora.rank 0")
 
 
 def prepare_networks(
@@ -71,19 +84,21 @@ def prepare_networks(
     small, stays whole in every process.
     """
     side, decoder = networks.side_network, networks.decoder
-    adapters = [] if networks.lora is None else list(networks.lora.tensors.values())
+    replicated = [] if networks.lora is None else list(networks.lora.tensors.values())
     if sharding_settings() is None:
         trained = [each for each in (side, decoder) if each is not None]
         wrapped = [accelerator.prepare(each) for each in trained]
-        last = wrapped[1] if decoder is not None else None
-        return Prepared(wrapped[0], last, wrapped, replicated=adapters)
+        return Prepared(
+            wrapped[0], wrapped[1] if decoder is not None else None, wrapped, replicated
+        )
     shard_networks(accelerator, backbone, networks)
     for each in (side, decoder):
         if each is not None and accelerator.native_amp:
             # As accelerate does for networks that it wraps itself.
             forward = torch.autocast(accelerator.device.type, backbone.dtype)(each.forward)
             each.forward = convert_outputs_to_fp32(forward)  # type: ignore[method-assign]
-    replicated = [] if decoder is None else list(decoder.parameters())
+    if decoder is not None:
+        replicated += decoder.parameters()
     return Prepared(side, decoder, [side], replicated)
 
 

@@ -89,21 +89,22 @@ def train(
     accelerator = build_accelerator(config)
     check_sharding(config)
     with (
-        ExitStack() as held,
+        ExitStack() as contexts,
         RunRecord(config) as record,
         disk_full_named(config.output),
         Interruption(speaks=accelerator.is_main_process) as interruption,
     ):
-        in_main_process(accelerator, lambda: held.enter_context(held_run_folder(config)))
-        trained = _train(config, accelerator, interruption, record, encoder, on_step)
+        in_main_process(accelerator, lambda: contexts.enter_context(held_run_folder(config)))
+        state = _train(config, accelerator, contexts, interruption, record, encoder, on_step)
     if config.report and record.finished:
         write_report(ReportConfig(config.output))
-    return trained
+    return state
 
 
 def _train(
     config: TrainConfig,
     accelerator: Accelerator,
+    contexts: ExitStack,
     interruption: Interruption,
     record: RunRecord,
     encoder: ClipEncoder | None,
@@ -134,6 +135,8 @@ def _train(
     stream = sources.stream(
         config, process=accelerator.process_index, processes=accelerator.num_processes
     )
+    if state is not None:
+        stream.require_sharing(state.sharing)
     if accelerator.is_main_process and len(sources.training.buckets) > 1:
         print(*stream.bucket_lines(), sep="\n")
     probe = None if sources.probe is None else build_probe(config, encoder, sources.probe)
@@ -179,19 +182,21 @@ def _train(
         accelerator,
         lambda step: Snapshot(
             networks,
-            CheckpointState.of(step, optimizer, accelerator.scaler),
+            CheckpointState.of(step, optimizer, accelerator.scaler, stream.sharing),
             whole_weights(networks),
         ),
         origin,
         interruption,
         first_step,
     )
-    bar = tqdm(
-        desc=f"train {config.objective}",
-        initial=first_step,
-        total=config.steps,
-        unit="step",
-        disable=not accelerator.is_main_process,
+    bar = contexts.enter_context(
+        tqdm(
+            desc=f"train {config.objective}",
+            initial=first_step,
+            total=config.steps,
+            unit="step",
+            disable=not accelerator.is_main_process,
+        )
     )
 
     interruption.listen()

@@ -237,7 +237,8 @@ def log_values(means: Tensor, lisa: LisaObjective | None) -> dict[str, float | l
         "target_norm": target_norm,
         "ratio": _ratio(alignment, target_norm),
         "prior": prior,
-        "explained": explained_share(controlled, prior),
+        # Clips of pure noise may weigh nothing at all.
+        "explained": explained_share(controlled, prior) if prior else 0.0,
         "frame_shares": [frame / whole for frame in frames],
     }
 

@@ -98,7 +98,7 @@ def whole_weights(networks: Networks) -> Weights | None:
 
 
 def _shard(network: nn.Module, **options: Any) -> None:
-    for block in _blocks(network):
+    for block in blocks_of(network):
         fully_shard(block, **options)
     # The rest is used all through a forward, and in a UNet's second pass through the up blocks.
     fully_shard(network, **options | {"reshard_after_forward": False})
@@ -108,7 +108,7 @@ def _shard(network: nn.Module, **options: Any) -> None:
             type(module).__name__ = type(module).__name__.removeprefix("FSDP")
 
 
-def _blocks(network: nn.Module) -> list[nn.Module]:
+def blocks_of(network: nn.Module) -> list[nn.Module]:
     """The parts that a network is made of: what its lists of blocks hold, with weights."""
     holders = [
         child for child in network.children() if isinstance(child, nn.ModuleList | nn.ModuleDict)

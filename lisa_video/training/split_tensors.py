@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 
 def is_sharded(network: object) -> bool:
-    """Whether the processes share this network's weights."""
+    """Whether the processes share a network's weights."""
     return isinstance(network, FSDPModule)
 
 

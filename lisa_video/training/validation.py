@@ -178,8 +178,9 @@ class Validator:
         return step % self.settings.every == 0 or step == self.config.steps
 
     def at(self, step: int, networks: Networks) -> Validation | None:
-        """What the finished networks would be worth after `step`; None where nothing is due, and in all processes
-        but the main one. All processes call it alike; no global random state is changed."""
+        """What the finished networks would be worth after `step`; None where nothing is due, and in
+        all processes but the main one. All processes call it alike; no global random state is
+        changed."""
         if not self.due(step):
             return None
         started = time.perf_counter()

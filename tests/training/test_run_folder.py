@@ -1,7 +1,10 @@
 """Whose an output folder is, and its log."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,8 +15,10 @@ from lisa_video.training.run_folder import (
     RunLog,
     check_run_folder,
     claim_run_folder,
+    held_run_folder,
     read_log,
 )
+from tests.training import forks
 from tests.training.runs import tiny_config
 
 
@@ -101,3 +106,80 @@ def test_log_drops_what_an_interrupted_run_wrote_after_its_checkpoint(tmp_path: 
     rows = read_log(tmp_path)
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert rows[-1] == {"step": 3, "loss": 7.0, "grad_norm": None}
+
+
+def test_settings_of_another_version_and_keys_that_are_not_known(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "clips", tmp_path / "run")
+    claim_run_folder(config)
+    path = config.output / "config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    for changes, problem in (
+        ({"version": 2}, "their version is 2 there and 1 here"),
+        ({"sampler": "new"}, "sampler is new there and unset here"),
+    ):
+        path.write_text(yaml.safe_dump(settings | changes))
+        with pytest.raises(UserError, match=problem):
+            check_run_folder(config)
+    with pytest.raises(UserError, match="version=2: these settings are of a newer lisa_video"):
+        replace(config, version=2)
+
+
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [("all", {"stride": 2}), ({"stride": 2}, "all"), ({"stride": 2}, {"even": 2})],
+)
+def test_a_section_in_the_place_of_a_value_is_a_change(
+    tmp_path: Path, there: Any, here: Any
+) -> None:
+    old, new = (
+        tiny_config(tmp_path / "clips", tmp_path / "run", side_network__injection=injection)
+        for injection in (there, here)
+    )
+    claim_run_folder(old)
+    check_run_folder(old)
+    with pytest.raises(UserError, match="other settings"):
+        check_run_folder(new)
+
+
+def test_what_was_allowed_once_is_not_kept(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "clips", tmp_path / "run", allow_changed="data, code")
+    assert config.allowed_changes == {"data", "code"}
+    claim_run_folder(config)
+    settings = yaml.safe_load((config.output / "config.yaml").read_text())
+    assert settings["allow_changed"] == ""
+    with pytest.raises(UserError, match="allow_changed: unknown 'date', known: data, code"):
+        replace(config, allow_changed="code,date")
+
+
+def test_one_process_at_a_time_holds_a_folder(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "clips", tmp_path / "run")
+    with held_run_folder(config):
+        said = tmp_path / "said.txt"
+        assert forks.run(lambda: held_run_folder(config).__enter__(), said) == 2
+        assert "run: another run is writing here" in said.read_text()
+        assert len(said.read_text().splitlines()) == 1
+    with held_run_folder(config):
+        pass
+
+
+def test_a_folder_is_free_once_its_process_was_killed(tmp_path: Path) -> None:
+    """At once, although a process that it started, as for reading, still lives."""
+    config = tiny_config(tmp_path / "clips", tmp_path / "run")
+    reading, writing = os.pipe()
+
+    def hold() -> None:
+        with held_run_folder(config):
+            child = os.fork()
+            if child:
+                os.write(writing, f"{child}\n".encode())
+            signal.pause()
+
+    holder = forks.start(hold, tmp_path / "said.txt")
+    child = int(os.read(reading, 100))
+    try:
+        os.kill(holder, signal.SIGKILL)
+        forks.end(holder)
+        with held_run_folder(config):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)

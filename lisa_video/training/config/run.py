@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -189,9 +190,8 @@ class TrainConfig:
         section, separator, _ = self.best_metric.partition("/")
         key = f"{section}.every" if separator else "log_every"
         every = getattr(self, section).every if separator else self.log_every
-        if not every or self.checkpoint_every % every:
+        if not every or math.lcm(every, self.checkpoint_every) > self.steps:
             raise UserError(
-                f"keep_best={self.keep_best}: checkpoints would have no value of "
-                f"{self.best_metric}; set {key} to a divisor of checkpoint_every="
-                f"{self.checkpoint_every}"
+                f"keep_best={self.keep_best}: no step has both a checkpoint (checkpoint_every="
+                f"{self.checkpoint_every}) and a value of {self.best_metric} ({key}={every})"
             )
