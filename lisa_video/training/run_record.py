@@ -138,11 +138,6 @@ class RunRecord:
             figures = run_figures(read_log(self.config.output))
             self._write(replace(self._summary, step=step, figures=figures, updated=_now()))
 
-    @property
-    def finished(self) -> bool:
-        """Whether this process has written that the run is finished."""
-        return self._summary is not None and self._summary.status == "finished"
-
     def __enter__(self) -> RunRecord:
         return self
 
@@ -217,7 +212,8 @@ def _ending(error: BaseException | None) -> tuple[str, str | None]:
         return "interrupted", str(error) or None
     if isinstance(error, UserError):
         return "failed", str(error)
-    return "failed", f"{type(error).__name__}: {first_line(error)}"
+    text = first_line(error) if isinstance(error, Exception) else str(error)
+    return "failed", f"{type(error).__name__}: {text}"
 
 
 def _now() -> str:
