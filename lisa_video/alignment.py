@@ -38,6 +38,7 @@ def alignment_loss(
     target: Tensor,
     frame_weights: Tensor | None = None,
     clip_weights: Tensor | None = None,
+    weight_sum: Tensor | None = None,
 ) -> AlignmentTerms:
     """Mean squared error per frame, then averaged over frames with `frame_weights`.
 
@@ -46,6 +47,8 @@ def alignment_loss(
     whose weight is not above 0 is left out before any arithmetic, so NaN in it reaches neither
     the loss nor a gradient; if no frame has weight, the loss is 0 and still has a (zero) gradient.
     `clip_weights` (B,) multiply the errors and the target norm of a clip; they are not normalised.
+    Where these frames are one of several equal parts, `weight_sum` (), the mean over parts of the sum
+    of frame weights, makes the mean of the parts' losses that of all frames.
     """
     assert prediction.shape == target.shape, (prediction.shape, target.shape)
     batch, _, frames, _, _ = prediction.shape
@@ -67,8 +70,9 @@ def alignment_loss(
     if clip_weights is not None:
         scale = rearrange(clip_weights.to(dtype), "b -> b 1")
         per_frame, target_frames = scale * per_frame, scale * target_frames
-    target_norm = _weighted_mean(target_frames, weights)
-    return _terms(_weighted_mean(per_frame, weights), per_frame, target_norm)
+    total = weights.sum() if weight_sum is None else weight_sum.to(dtype)
+    target_norm = _weighted_mean(target_frames, weights, total)
+    return _terms(_weighted_mean(per_frame, weights, total), per_frame, target_norm)
 
 
 def mean_alignment(terms: Sequence[AlignmentTerms]) -> AlignmentTerms:
@@ -88,6 +92,6 @@ def _frame_means(values: Tensor) -> Tensor:
     return reduce(values, "b c f h w -> b f", "mean")
 
 
-def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Scalar mean of `values` (B, F); 0 where all weights are 0."""
-    return (weights * values).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+def _weighted_mean(values: Tensor, weights: Tensor, total: Tensor) -> Tensor:
+    """Scalar mean of `values` (B, F) with weights that sum to `total`; 0 where all are 0."""
+    return (weights * values).sum() / total.clamp_min(torch.finfo(weights.dtype).tiny)

@@ -33,6 +33,12 @@ BYSTANDER = 0.2
 passers-by and not counted."""
 
 Mode = Literal["kept"] | FrameMode
+_MODE_WORDS: dict[Mode, str] = {
+    "kept": "as they are",
+    "limbs": "fitted limb by limb",
+    "whole": "moved and scaled as a whole",
+    "nobody": "with nobody",
+}
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,12 @@ class DriverRecord:
     def summary(self) -> str:
         """One line for the user, of the frames and how each was treated."""
         modes = [record.mode for record in self.frames]
-        counts = ", ".join(f"{modes.count(mode)} {mode}" for mode in dict.fromkeys(modes))
+        parts = [f"{modes.count(mode)} {_MODE_WORDS[mode]}" for mode in dict.fromkeys(modes)]
+        parts[0] = parts[0].replace(" ", " frames ", 1)
         filled = sum(len(record.filled) for record in self.frames)
-        assumed = f"; not known of both: {', '.join(self.assumed)}" if self.assumed else ""
-        return f"driver: frames {counts}; {filled} joints filled in{assumed}"
+        line = f"driver: {', '.join(parts)}"
+        line += f"; {filled} joints filled in" if filled else ""
+        return line + (f"; lengths assumed: {', '.join(self.assumed)}" if self.assumed else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +254,7 @@ def _absent_and_filled(
     before: PoseSequence, after: PoseSequence
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Joints of the body (F, 18) that nobody has, and those that smoothing has filled."""
-    had, has = ((poses.body[..., 2] > 0).any(axis=1) for poses in (before, after))
+    had, has = (np.max(poses.body[..., 2], axis=1, initial=0) > 0 for poses in (before, after))
     return ~has, has & ~had
 
 

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -17,6 +18,7 @@ from diffusers import SchedulerMixin
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lisa_video.adapters import load_lora, remove_lora
 from lisa_video.attention import use_attention
 from lisa_video.backbones import load_side_network
 from lisa_video.backbones.base import VideoBackbone
@@ -129,8 +131,12 @@ def load_pipeline(
     cuda = config.device != "cpu" and torch.cuda.is_available()
     backbone = backbone or open_backbone(config.backbone, getattr(torch, config.dtype))
     side_network = load_side_network(config.side_network)
+    side_network.check_condition("pose")
     cast(side_network, backbone.dtype)
     pipeline = PoseToVideoPipeline.from_backbone(backbone, side_network)
+    remove_lora(backbone.main_network)  # of an earlier pipeline over the same backbone
+    if config.lora is not None:
+        load_lora(backbone.main_network, config.lora, backbone.network_name)
     if config.sampling.scheduler is not None:
         pipeline.scheduler = scheduler_of(config.sampling.scheduler, backbone)
     if config.vae_tiling:
@@ -158,8 +164,9 @@ def scheduler_of(name: str, backbone: VideoBackbone) -> SchedulerMixin:
 
     Raises UserError where there is none, or it is not for what the backbone predicts.
     """
-    found = getattr(diffusers, name, None)
-    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+    found: Any = getattr(diffusers, name, None)
+    is_scheduler = isinstance(found, type) and issubclass(found, SchedulerMixin)
+    if not is_scheduler:
         raise UserError(f"sampling.scheduler={name}: diffusers has no scheduler of this name")
     own, settings = backbone.scheduler.config, {}
     flow_only = name.startswith("FlowMatch")

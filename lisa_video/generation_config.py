@@ -116,6 +116,9 @@ class GenerateConfig:
     output: Path
     """The video (.mp4); must not exist. Its settings are kept beside it (.yaml), and where the
     driver is retargeted what was done with each frame (.driver.json)."""
+    lora: Path | None = None
+    """Folder of adapters for the main network, trained together with the side network; they serve
+    the steps in which poses control."""
     later_prompts: list[PromptFrom] = field(default_factory=list)
     """Prompts that take over from `prompt` at later frames, in their order."""
     prompt_blend: int = 8

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import torch
 
-_MIB, _GIB = 2**20, 2**30
+MIB, GIB = 2**20, 2**30
 _NVIDIA = Path("/proc/driver/nvidia/version")
 _CPU = Path("/proc/cpuinfo")
 
@@ -24,7 +24,7 @@ def describe_hardware() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_gib": round(psutil.virtual_memory().total / _GIB, 1),
+        "memory_gib": round(psutil.virtual_memory().total / GIB, 1),
         "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
         "cuda": torch.version.cuda,
         "driver": _found(r"Kernel Module\D*([\d.]+)", _NVIDIA),
@@ -34,18 +34,18 @@ def describe_hardware() -> dict[str, Any]:
 def peak_memory_mb(device: torch.device) -> float:
     """Most memory that this process has held, in MiB: tensors on CUDA, resident memory on a CPU."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / _MIB
+        return torch.cuda.max_memory_allocated(device) / MIB
     if sys.platform == "win32":
-        return float(psutil.Process().memory_info().peak_wset / _MIB)
+        return float(psutil.Process().memory_info().peak_wset / MIB)
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / _MIB if sys.platform == "darwin" else peak / 1024
+    return peak / MIB if sys.platform == "darwin" else peak / 1024
 
 
 def _gpu(index: int) -> dict[str, Any]:
     found = torch.cuda.get_device_properties(index)
-    return {"name": found.name, "memory_gib": round(found.total_memory / _GIB, 1)}
+    return {"name": found.name, "memory_gib": round(found.total_memory / GIB, 1)}
 
 
 def _cpu_model() -> str:

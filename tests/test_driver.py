@@ -113,7 +113,7 @@ def test_a_reference_of_any_kind_gives_limbs_and_picture(tmp_path: Path) -> None
         "assumed",
         "frames",
     }
-    assert by_file.record.summary().startswith("driver: frames 16 limbs; 0 joints filled in")
+    assert by_file.record.summary().startswith("driver: 16 frames fitted limb by limb")
 
 
 def test_streaming_finds_what_detecting_at_once_finds() -> None:

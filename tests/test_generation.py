@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from lisa_video import detectors
+from lisa_video.adapters import add_lora, lora_parameters, save_lora
 from lisa_video.cli import parse_config
 from lisa_video.errors import UserError
 from lisa_video.generation import check_generation, driving_poses, frame_indices, generate
@@ -87,6 +88,34 @@ def test_pose_file_becomes_a_video(models: Path, pose_file: Path, tmp_path: Path
     assert parse_config(GenerateConfig, ["--config", str(settings)], "test")[0] == first
     generate(again)
     np.testing.assert_array_equal(read_video(again.output).frames, video.frames)
+
+
+def test_adapters_matter_where_poses_control(models: Path, pose_file: Path, tmp_path: Path) -> None:
+    backbone = tiny_backbone()
+    torch.manual_seed(1)
+    add_lora(backbone.main_network, 2, 2, ["to_q", "to_v"])
+    weights = lora_parameters(backbone.main_network)
+    for parameter in weights.values():
+        torch.nn.init.normal_(parameter)
+    folder = tmp_path / "lora"
+    save_lora(backbone.main_network, weights, folder, backbone.pipeline_class, "unet")
+
+    def frames(name: str, *flags: str) -> np.ndarray:
+        job = config(models, tmp_path / f"{name}.mp4", *flags, driving__poses=pose_file)
+        check_generation(job)
+        generate(job)
+        return read_video(job.output).frames
+
+    adapted = ("--lora", str(folder))
+    assert not np.array_equal(frames("with", *adapted), frames("without"))
+    uncontrolled = ("--control.scale", "0")
+    np.testing.assert_array_equal(
+        frames("prior with", *adapted, *uncontrolled), frames("prior", *uncontrolled)
+    )
+    with pytest.raises(UserError, match=r"nowhere.*not readable adapters"):
+        check_generation(
+            config(models, tmp_path / "x.mp4", "--lora", "/nowhere", driving__poses=pose_file)
+        )
 
 
 def test_poses_prompt_seed_and_control_all_matter(

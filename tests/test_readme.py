@@ -235,6 +235,31 @@ def test_compare_and_benchmark(folder: Path) -> None:
     assert (folder / "step.json").is_file()
 
 
+def test_ablate_and_economy(folder: Path) -> None:
+    commands = readme_commands()
+    run(
+        commands["ablate"],
+        {
+            "training.data.root": folder / "figures",
+            "training.data.batch_size": 2,
+            "training.steps": 2,
+            "training.probe.every": 1,
+            "training.probe.clips": 2,
+            "training.probe.draws": 1,
+            "training.output": folder / "ablate",
+            "arms": "{plain: {objective: plain}, every_2: {alignment.every: 2}}",
+            "seeds": "[0]",
+            "score.at": "[2]",
+            "score.clips": 2,
+            "score.inference_steps": 2,
+        },
+    )
+    assert (folder / "ablate" / "curves.png").is_file()
+    small = {"step.batch_size": 1, "step.frames": 2, "step.repeats": 1}
+    run(commands["benchmark economy"], small | {"json": folder / "economy.json"})
+    assert (folder / "economy.json").is_file()
+
+
 def test_pretrain_and_train_detector(folder: Path) -> None:
     commands = readme_commands()
     figures = {"figures.clips": 4, "figures.workers": 1}

@@ -10,11 +10,18 @@ from os import PathLike
 from typing import Any, ClassVar
 
 import torch
-from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from diffusers import (
+    AnimateDiffPipeline,
+    DiffusionPipeline,
+    MotionAdapter,
+    UNet2DConditionModel,
+    UNetMotionModel,
+)
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lisa_video.adapters import adapted_layers, without_lora
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.checkpointing import make_motion_checkpointable
 from lisa_video.encoders import load_components
@@ -32,6 +39,7 @@ from lisa_video.side_networks.base import SideNetwork, SideOutput
 from lisa_video.side_networks.unet import UNetSideNetwork
 
 FRAMES_AT_ONCE = 16  # through the VAE, which sees single images
+AFTER_CONTROL = ("up_blocks.", "conv_out")
 
 
 class AnimateDiffBackbone(VideoBackbone):
@@ -52,6 +60,7 @@ class AnimateDiffBackbone(VideoBackbone):
     }
     prediction_types: ClassVar[tuple[PredictionType, ...]] = ("epsilon", "v_prediction", "sample")
     side_network_class: ClassVar[type[SideNetwork]] = UNetSideNetwork
+    pipeline_class: ClassVar[type[DiffusionPipeline]] = AnimateDiffPipeline
 
     @classmethod
     def from_pretrained(
@@ -172,12 +181,18 @@ class AnimateDiffBackbone(VideoBackbone):
         text: Tensor,
         residuals: SideResiduals | None = None,
     ) -> Tensor:
+        if residuals is None:
+            with without_lora(self.main_network):
+                return self._forward(noisy, timesteps, text)
+        return self._forward(noisy, timesteps, text, **self._residual_arguments(residuals))
+
+    def _forward(self, noisy: Tensor, timesteps: Tensor, text: Tensor, **residuals: Any) -> Tensor:
         prediction: Tensor = self.main_network(
             noisy,
             timesteps,
             repeat(text, "b l d -> (b f) l d", f=noisy.shape[2]),
             return_dict=False,
-            **self._residual_arguments(residuals),
+            **residuals,
         )[0]
         return prediction
 
@@ -194,9 +209,12 @@ class AnimateDiffBackbone(VideoBackbone):
         Control enters a UNet at the skips and after the middle only, so that everything before is
         the same with and without it. The prior is an unmodified forward; the up blocks then run
         again on the arguments that they were called with, residuals added. Where only some clips
-        have a prior, the up blocks of that forward see these alone.
+        have a prior, the up blocks of that forward see these alone. With adapters before the up
+        blocks nothing is the same, and there are two forwards.
         """
         assert residuals.points.keys() <= self.injection_points.keys(), residuals.points.keys()
+        if not all(name.startswith(AFTER_CONTROL) for name in adapted_layers(self.main_network)):
+            return self._predict_apart(noisy, timesteps, text, residuals, prior_clips)
         calls: list[dict[str, Any]] = []
 
         def record(
@@ -255,10 +273,8 @@ class AnimateDiffBackbone(VideoBackbone):
         prediction: Tensor = unet.conv_out(hidden)
         return prediction
 
-    def _residual_arguments(self, residuals: SideResiduals | None) -> dict[str, Any]:
+    def _residual_arguments(self, residuals: SideResiduals) -> dict[str, Any]:
         """As `UNetMotionModel.forward` wants them: one for each skip, 0 where there is none."""
-        if residuals is None:
-            return {}
         points = residuals.points
         assert points.keys() <= self.injection_points.keys(), points.keys()
         # On the residuals' device: the UNet's own weights may be offloaded.

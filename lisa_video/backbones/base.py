@@ -18,12 +18,13 @@ from os import PathLike
 from typing import Any, ClassVar
 
 import torch
-from diffusers import ModelMixin, SchedulerMixin
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from einops import reduce
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
+from lisa_video.adapters import freeze, has_lora, own_weights
 from lisa_video.backbones.noise import noise_path
 from lisa_video.encoders import FrozenEncoder, load_components
 from lisa_video.errors import UserError
@@ -51,6 +52,8 @@ class VideoBackbone(ABC):
     """What its main network may have been trained to predict."""
     side_network_class: ClassVar[type[SideNetwork]]
     """What steers it."""
+    pipeline_class: ClassVar[type[DiffusionPipeline]]
+    """diffusers' own pipeline of such checkpoints."""
     frames_per_latent: ClassVar[int] = 1
     """Video frames to a latent frame after the first: 1 + k * this many become 1 + k."""
 
@@ -83,7 +86,7 @@ class VideoBackbone(ABC):
                 f"backbone of kind {self.kind} predicts {' or '.join(self.prediction_types)}"
             )
         self.injection_points = self._all_points()
-        main_network.eval().requires_grad_(False)
+        freeze(main_network)
         self._fingerprint: str | None = None
 
     @classmethod
@@ -120,6 +123,7 @@ class VideoBackbone(ABC):
 
         Raises UserError where the class takes no such setting, and as `from_backbone` does.
         """
+        assert not has_lora(self.main_network), "adapters rename what a side network copies"
         make: Callable[..., SideNetwork] = self.side_network_class.from_backbone
         unknown = sorted(settings.keys() - inspect.signature(make).parameters.keys())
         if unknown:
@@ -156,6 +160,11 @@ class VideoBackbone(ABC):
             encoder.park()
 
     # What it is.
+
+    @property
+    def network_name(self) -> str:
+        """What diffusers' pipelines call the main network."""
+        return next(iter(self.components))
 
     @property
     @abstractmethod
@@ -218,12 +227,12 @@ class VideoBackbone(ABC):
         return self
 
     def fingerprint(self) -> str:
-        """sha256 over the main network's configuration and float32 weights; side networks remember
-        it. Weights on the meta device have no values and are left out."""
+        """sha256 over the main network's configuration and float32 weights without adapters; side
+        networks remember it. Weights on the meta device have no values and are left out."""
         if self._fingerprint is None:
             config = json.dumps(_settings_beside_defaults(self.main_network), sort_keys=True)
             digest = hashlib.sha256(config.encode())
-            for name, weights in sorted(self.main_network.state_dict().items()):
+            for name, weights in sorted(own_weights(self.main_network).items()):
                 digest.update(name.encode())
                 if not weights.is_meta:
                     digest.update(weights.float().cpu().contiguous().numpy().data)
@@ -333,7 +342,7 @@ class VideoBackbone(ABC):
         """One forward of the unmodified main network: (B, C, T, h, w) in its own parametrisation.
 
         `noisy` (B, C, T, h, w), `timesteps` (B,), `text` (B, L, D). `residuals` are what the side
-        network adds; None gives the prior prediction.
+        network adds; None gives the prior prediction, for which adapters are left out.
         """
 
     @abstractmethod
@@ -353,6 +362,20 @@ class VideoBackbone(ABC):
         `prior_clips`, long (P,), are the indices of the clips whose prior (P, C, T, h, w) is made,
         where it is not that of all.
         """
+
+    def _predict_apart(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        residuals: SideResiduals,
+        prior_clips: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """`predict_with_prior` by two forwards, where adapters leave nothing to share."""
+        clips = slice(None) if prior_clips is None else prior_clips
+        with torch.no_grad():
+            prior = self.predict(noisy[clips], timesteps[clips], text[clips])
+        return self.predict(noisy, timesteps, text, residuals), prior
 
     @abstractmethod
     def side_output(

@@ -20,6 +20,7 @@ from diffusers import DiffusionPipeline
 from einops import rearrange
 from torch import Tensor, nn
 
+from lisa_video.adapters import adapted_layers, without_lora
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.errors import UserError
 from lisa_video.injection import InjectionPoint, SideResiduals, block_points
@@ -36,8 +37,6 @@ class TransformerBackbone(VideoBackbone):
     """A frozen video transformer whose VAE makes 1 + k latent frames of 1 + 4k video frames."""
 
     side_network_class: ClassVar[type[TransformerSideNetwork]]
-    pipeline_class: ClassVar[type[DiffusionPipeline]]
-    """diffusers' own pipeline of such checkpoints."""
     frames_per_latent: ClassVar[int] = 4
     text_tokens: int
     """L, the length that prompts are padded to."""
@@ -161,7 +160,8 @@ class TransformerBackbone(VideoBackbone):
         residuals: SideResiduals | None = None,
     ) -> Tensor:
         if residuals is None:
-            return self._forward(noisy, timesteps, text)
+            with without_lora(self.main_network):
+                return self._forward(noisy, timesteps, text)
         with self._wrapped(self._controlled(residuals)):
             return self._forward(noisy, timesteps, text)
 
@@ -173,21 +173,39 @@ class TransformerBackbone(VideoBackbone):
         residuals: SideResiduals,
         prior_clips: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As the base has it; the blocks up to the first injection run once, without a graph."""
-        first = min(self._index(name) for name in residuals.points)
-        noted = _Noted(self.blocks[first], self.layout)
-        # The prior of all clips goes on from there at once; that of some needs a forward of its own.
-        later = range(first + 1, len(self.blocks)) if prior_clips is not None else ()
-        skipped = {index: _Skipped(self.blocks[index], self.layout) for index in later}
-        with torch.no_grad(), self._wrapped({first: noted, **skipped}):
-            prior = self._forward(noisy, timesteps, text)
-        if prior_clips is not None:
-            states = {name: state[prior_clips] for name, state in noted.states.items()}
-            with torch.no_grad(), self._wrapped(_handed_on(states, first)):
-                prior = self._forward(noisy[prior_clips], timesteps[prior_clips], text[prior_clips])
-        handed_on = _handed_on(noted.states, first)
+        """As the base has it; the blocks up to the first injection, but for those with adapters and
+        what follows them, run once, without a graph."""
+        last = min(self._index(name) for name in residuals.points)
+        last = min(last, self._first_adapted() - 1)
+        if last < 0:
+            return self._predict_apart(noisy, timesteps, text, residuals, prior_clips)
+        with torch.no_grad(), without_lora(self.main_network):
+            prior, states = self._prior(noisy, timesteps, text, last, prior_clips)
+        handed_on = _handed_on(states, last)
         with self._wrapped(handed_on | self._controlled(residuals, handed_on)):
             return self._forward(noisy, timesteps, text), prior
+
+    def _prior(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        last: int,
+        clips: Tensor | None,
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The prior, of these clips, and what the block at index `last` gave back, of all."""
+        noted = _Noted(self.blocks[last], self.layout)
+        if clips is None:
+            with self._wrapped({last: noted}):
+                return self._forward(noisy, timesteps, text), noted.states
+        # The prior of all clips goes on from there at once; that of some needs a forward of its own.
+        later = range(last + 1, len(self.blocks))
+        skipped = {index: _Skipped(self.blocks[index], self.layout) for index in later}
+        with self._wrapped({last: noted, **skipped}):
+            self._forward(noisy, timesteps, text)
+        states = {name: state[clips] for name, state in noted.states.items()}
+        with self._wrapped(_handed_on(states, last)):
+            return self._forward(noisy[clips], timesteps[clips], text[clips]), noted.states
 
     def side_output(
         self,
@@ -209,10 +227,11 @@ class TransformerBackbone(VideoBackbone):
 
     @torch.no_grad()
     def block_arguments(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> BlockArguments:
-        """What the transformer calls its first block with; the blocks themselves do not run."""
+        """What the frozen transformer calls its first block with; the blocks do not run."""
         first = _Skipped(self.blocks[0], self.layout)
         rest = range(1, len(self.blocks))
-        with self._wrapped({0: first} | {i: _Skipped(self.blocks[i], self.layout) for i in rest}):
+        skipped = {0: first} | {i: _Skipped(self.blocks[i], self.layout) for i in rest}
+        with without_lora(self.main_network), self._wrapped(skipped):
             self._forward(noisy, timesteps, text)
         return first.arguments
 
@@ -226,6 +245,17 @@ class TransformerBackbone(VideoBackbone):
             index: _Controlled(replaced.get(index, self.blocks[index]), value)
             for index, value in points.items()
         }
+
+    def _first_adapted(self) -> int:
+        """The first block with adapters, 0 where other layers have some; without, beyond the last."""
+        start = f"{self.layout.blocks}."
+        return min(
+            (
+                int(name.removeprefix(start).split(".")[0]) if name.startswith(start) else 0
+                for name in adapted_layers(self.main_network)
+            ),
+            default=len(self.blocks),
+        )
 
     def _index(self, name: str) -> int:
         return list(self.injection_points).index(name)

@@ -58,17 +58,20 @@ class HeldOutClips:
     def generate(
         self,
         backbone: VideoBackbone,
-        side: SideNetwork,
+        side: SideNetwork | Sequence[SideNetwork],
         sampling: Sampling,
         *,
         places: Sequence[int] | None = None,
         text: TextStates | None = None,
+        conditions: Sequence[Tensor] | None = None,
+        scales: Sequence[float] | None = None,
     ) -> NDArray[np.uint8]:
         """Clips for the poses and captions of all clips, or of those at `places`.
 
         The initial noise of a clip depends on the seed, and on its place among all clips. `text`
         has the states of the captions, and of as many empty ones, of all clips; without it the
-        text encoder is asked.
+        text encoder is asked. Several side networks take a condition (M, F, 3, H, W) and a scale
+        each.
 
         Returns:
             uint8 (M, F, H, W, 3), M the number of places: what the pipeline makes of them.
@@ -78,20 +81,23 @@ class HeldOutClips:
         own = copy.copy(backbone)
         own.scheduler = backbone.scheduler.from_config(backbone.scheduler.config)
         generator = torch.Generator().manual_seed(sampling.seed)
-        was_training = side.training
-        side.eval()
+        networks = [side] if isinstance(side, SideNetwork) else list(side)
+        was_training = [network.training for network in networks]
+        for network in networks:
+            network.eval()
         request = prepare(
             own,
-            [side],
+            networks,
+            own.scheduler,
             backbone.device,
             prompt=batch.captions if text is None else None,
-            poses=[batch.pose_frames],
+            poses=[batch.pose_frames] if conditions is None else conditions,
             size=None,
             negative_prompt="",
             embeds=(None, None) if text is None else _states(text, chosen),
             steps=sampling.inference_steps,
             guided=sampling.guidance_scale > 1,
-            scales=1.0,
+            scales=1.0 if scales is None else scales,
             span=(0.0, 1.0),
             share_control=False,
             window=None,
@@ -102,7 +108,8 @@ class HeldOutClips:
         denoising = Denoising(request, backbone.device)
         for index in range(len(request.sampler.timesteps)):
             denoising.step(index, sampling.guidance_scale)
-        side.train(was_training)
+        for network, mode in zip(networks, was_training, strict=True):
+            network.train(mode)
         made = collected(backbone.decode_chunks(denoising.latents), request.frames, "np")
         return as_bytes(np.asarray(made.frames))
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, distributed
 
 from lisa_video.errors import UserError
 
@@ -20,6 +21,15 @@ def any_process(accelerator: Accelerator, *wishes: bool) -> list[bool]:
         return list(wishes)
     votes = torch.tensor(wishes, dtype=torch.float32, device=accelerator.device)
     return [bool(vote) for vote in accelerator.reduce(votes, "sum").tolist()]
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Of a tensor of the same shape in each process; all processes call this together."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return value
+    mean = value.detach().clone()
+    distributed.all_reduce(mean)
+    return mean / distributed.get_world_size()
 
 
 def in_main_process(accelerator: Accelerator, work: Callable[[], Value]) -> Value | None:

@@ -2,6 +2,7 @@
 
     checkpoints/step_00001000/
         side_network/  average/  decoder/    weights, each as diffusers saves a model
+        lora/  lora_average/                 adapters of the main network, as diffusers saves them
         state.pt                             optimizer, gradient scaler
         checkpoint.json                      step, provenance, and sizes and CRC-32 of all other files
 
@@ -19,6 +20,7 @@ import json
 import pickle
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +37,10 @@ from lisa_video.decoder import LisaDecoder, TapDecoders, decoder_folders
 from lisa_video.errors import UserError
 from lisa_video.loading import load_pretrained
 from lisa_video.side_networks.base import SideNetwork
+from lisa_video.training.adapters import LoraWeights, swapped
 from lisa_video.training.folders import replace_folder
 from lisa_video.training.provenance import Provenance
+from lisa_video.training.split_tensors import whole_state
 
 FOLDER = "checkpoints"
 STATE_FILE = "state.pt"
@@ -56,18 +60,35 @@ class Networks:
     """Their average; None where none is kept."""
     decoder: TapDecoders | None
     """None under the plain objective."""
+    lora: LoraWeights | None = None
+    """Adapters in the backbone's main network."""
+    lora_average: LoraWeights | None = None
+    """Their average; None where none is kept."""
 
     @property
     def finished(self) -> SideNetwork:
         """What generation should use: the average where there is one."""
         return self.side_network if self.average is None else self.average
 
-    def named(self) -> dict[str, ModelMixin | TapDecoders]:
+    @property
+    def finished_lora(self) -> LoraWeights | None:
+        """The adapters that generation should use."""
+        return self.lora if self.lora_average is None else self.lora_average
+
+    @contextmanager
+    def as_finished(self) -> Iterator[None]:
+        """Let the backbone have the finished adapters, as `finished` wants them beside it."""
+        with swapped(self.lora, self.lora_average):
+            yield
+
+    def named(self) -> dict[str, ModelMixin | TapDecoders | LoraWeights]:
         """Those that there are, by the name of their folder."""
         models = {
             "side_network": self.side_network,
             "average": self.average,
             "decoder": self.decoder,
+            "lora": self.lora,
+            "lora_average": self.lora_average,
         }
         return {name: model for name, model in models.items() if model is not None}
 
@@ -82,11 +103,16 @@ class CheckpointState:
     """`state_dict` of the optimizer."""
     scaler: dict[str, Any] | None
     """`state_dict` of the gradient scaler, with fp16."""
+    sharing: str = ""
+    """What decides which clips a step has, see `BatchStream.sharing`; empty where it is not known."""
 
     @classmethod
-    def of(cls, step: int, optimizer: Optimizer, scaler: GradScaler | None) -> CheckpointState:
-        """What there is to keep after `step`."""
-        return cls(step, optimizer.state_dict(), None if scaler is None else scaler.state_dict())
+    def of(
+        cls, step: int, optimizer: Optimizer, scaler: GradScaler | None, sharing: str
+    ) -> CheckpointState:
+        """What there is to keep after `step`; all processes call this together."""
+        scaling = None if scaler is None else scaler.state_dict()
+        return cls(step, whole_state(optimizer), scaling, sharing)
 
 
 @dataclass(frozen=True)
@@ -117,7 +143,11 @@ def save_checkpoint(
     def write(folder: Path) -> None:
         for name, model in networks.named().items():
             save_network(model, folder / name, (weights or {}).get(name))
-        values = {"optimizer": state.optimizer, "scaler": state.scaler}
+        values = {
+            "optimizer": state.optimizer,
+            "scaler": state.scaler,
+            "sharing": state.sharing,
+        }
         torch.save(values, folder / STATE_FILE)
         index = {
             "format": FORMAT_VERSION,
@@ -204,7 +234,9 @@ def load_state(checkpoint: Path) -> CheckpointState:
     step, path = read_index(checkpoint).step, checkpoint / STATE_FILE
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-        return CheckpointState(step, values["optimizer"], values["scaler"])
+        return CheckpointState(
+            step, values["optimizer"], values["scaler"], values.get("sharing", "")
+        )
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
         raise _damaged(path, "not readable", checkpoint) from None
 

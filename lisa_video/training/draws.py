@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     DECODER = 4
     MODULES = 5
     PROBE = 6
+    ADAPTERS = 7
     READING = 40
 
 

@@ -14,13 +14,17 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from lisa_video.report_config import ReportConfig
-from lisa_video.training.acceleration import build_accelerator
+from lisa_video.training.acceleration import (
+    build_accelerator,
+    clip_gradients,
+    prepare_networks,
+    prepare_optimizer,
+)
 from lisa_video.training.agreement import in_main_process, require_same
-from lisa_video.training.average import update_average
+from lisa_video.training.average import update_averages
 from lisa_video.training.checkpoint import CheckpointState, load_state, verify_checkpoint
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.draws import Purpose, stream_seed
@@ -29,11 +33,16 @@ from lisa_video.training.generators import seed_generators
 from lisa_video.training.interruption import Interruption
 from lisa_video.training.losses import log_values, scalars, training_losses
 from lisa_video.training.objective import lisa_at
-from lisa_video.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from lisa_video.training.optimizer import (
+    build_optimizer,
+    learning_rate,
+    parameter_groups,
+    restore_optimizer,
+    set_learning_rate,
+)
 from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
-from lisa_video.training.report import write_report
-from lisa_video.training.reporting import Reporter
+from lisa_video.training.reporting import Reporter, probe_along
 from lisa_video.training.run_folder import claim_run_folder, held_run_folder, start_checkpoint
 from lisa_video.training.run_record import RunRecord
 from lisa_video.training.saving import (
@@ -49,10 +58,12 @@ from lisa_video.training.setup import (
     check_precision,
     checked_provenance,
     choose_attention,
+    network_lines,
     open_backbone,
     open_encoder,
     start_networks,
 )
+from lisa_video.training.sharding import check_sharding, whole_weights
 from lisa_video.training.sources import open_sources
 from lisa_video.training.state import OnStep, TrainState
 from lisa_video.training.validation import build_validator
@@ -74,22 +85,21 @@ def train(
     """
     check_precision(config)
     accelerator = build_accelerator(config)
+    check_sharding(config)
     with (
-        ExitStack() as held,
+        ExitStack() as contexts,
         RunRecord(config) as record,
         disk_full_named(config.output),
         Interruption(speaks=accelerator.is_main_process) as interruption,
     ):
-        in_main_process(accelerator, lambda: held.enter_context(held_run_folder(config)))
-        trained = _train(config, accelerator, interruption, record, encoder, on_step)
-    if config.report and record.finished:
-        write_report(ReportConfig(config.output))
-    return trained
+        in_main_process(accelerator, lambda: contexts.enter_context(held_run_folder(config)))
+        return _train(config, accelerator, contexts, interruption, record, encoder, on_step)
 
 
 def _train(
     config: TrainConfig,
     accelerator: Accelerator,
+    contexts: ExitStack,
     interruption: Interruption,
     record: RunRecord,
     encoder: ClipEncoder | None,
@@ -120,6 +130,8 @@ def _train(
     stream = sources.stream(
         config, process=accelerator.process_index, processes=accelerator.num_processes
     )
+    if state is not None:
+        stream.require_sharing(state.sharing)
     if accelerator.is_main_process and len(sources.training.buckets) > 1:
         print(*stream.bucket_lines(), sep="\n")
     probe = None if sources.probe is None else build_probe(config, encoder, sources.probe)
@@ -128,25 +140,25 @@ def _train(
 
     # Networks, and what makes them move.
     networks = start_networks(config, backbone, checkpoint)
-    side, decoder = networks.side_network, networks.decoder
+    side = networks.side_network
     kernel = choose_attention(config, backbone, side)
     if accelerator.is_main_process:
         print(kernel)
     if accelerator.is_main_process and side.taken_over is not None:
         print(*side.taken_over.lines(), sep="\n")
-    trained: list[nn.Module] = [side] if decoder is None else [side, decoder]
-    lr_scales = (1.0, config.alignment.decoder_lr_scale)[: len(trained)]
-    parameters = [parameter for module in trained for parameter in module.parameters()]
+    for line in network_lines(config, networks):
+        accelerator.print(line)
     if config.gradient_checkpointing:
         side.enable_gradient_checkpointing()
         backbone.enable_gradient_checkpointing()
-    wrapped: list[nn.Module] = [accelerator.prepare(module) for module in trained]
-    optimizer = accelerator.prepare(build_optimizer(config.optimizer, trained, lr_scales))
+    prepared = prepare_networks(accelerator, backbone, networks)
+    groups = parameter_groups(config, networks)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    optimizer = prepare_optimizer(accelerator, build_optimizer(config.optimizer, groups))
     if state is not None:
-        optimizer.load_state_dict(state.optimizer)
+        restore_optimizer(optimizer, state.optimizer)
         if state.scaler is not None:
             accelerator.scaler.load_state_dict(state.scaler)
-    wrapped_decoder = None if decoder is None else wrapped[1]
 
     # What is shown of it, and kept.
     reporter = None
@@ -155,23 +167,31 @@ def _train(
         record.start(first_step, backbone, origin, accelerator.num_processes)
         reporter = Reporter(config, backbone, networks, probe, on_step, first_step)
     if first_step == 0:
-        validation = None if validator is None else validator.at(0, networks.finished)
-        if reporter is not None:
+        validation = None if validator is None else validator.at(0, networks)
+        if reporter is None:
+            probe_along(config, networks, probe, 0)
+        else:
             reporter.report(0, {}, validation)
     keeper = CheckpointKeeper(
         config,
         accelerator,
-        lambda step: Snapshot(networks, CheckpointState.of(step, optimizer, accelerator.scaler)),
+        lambda step: Snapshot(
+            networks,
+            CheckpointState.of(step, optimizer, accelerator.scaler, stream.sharing),
+            whole_weights(networks),
+        ),
         origin,
         interruption,
         first_step,
     )
-    bar = tqdm(
-        desc=f"train {config.objective}",
-        initial=first_step,
-        total=config.steps,
-        unit="step",
-        disable=not accelerator.is_main_process,
+    bar = contexts.enter_context(
+        tqdm(
+            desc=f"train {config.objective}",
+            initial=first_step,
+            total=config.steps,
+            unit="step",
+            disable=not accelerator.is_main_process,
+        )
     )
 
     interruption.listen()
@@ -182,8 +202,8 @@ def _train(
         started, data_s = time.perf_counter(), 0.0
         seed_generators(_module_seed(config.seed, step, accelerator.process_index))
         side.train()
-        set_learning_rate(optimizer, learning_rate(config.optimizer, step))
-        lisa = lisa_at(config.alignment, wrapped_decoder, step)
+        set_learning_rate(optimizer, learning_rate(config.optimizer, step, config.steps))
+        lisa = lisa_at(config.alignment, prepared.decoder, step)
         passes: list[Tensor] = []
         ids: list[str] = []
         for _ in range(config.optimizer.gradient_accumulation_steps):
@@ -193,27 +213,31 @@ def _train(
             ids += batch.clips.ids
             data_s += time.perf_counter() - asked
             pace.add_clips(*batch.clips.pose_frames.shape[:2])
-            with accelerator.accumulate(*wrapped):
-                losses = training_losses(backbone, wrapped[0], noised, conditions, lisa)
+            with accelerator.accumulate(*prepared.synchronised):
+                losses = training_losses(backbone, prepared.side_network, noised, conditions, lisa)
                 keeper.require_finite_loss(step, losses.total, batch.clips.ids)
                 accelerator.backward(losses.total)
 
                 # The update; only after the last pass: accelerate skips the others.
                 if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(parameters, config.optimizer.max_grad_norm)
+                    norm = clip_gradients(
+                        accelerator,
+                        parameters,
+                        config.optimizer.max_grad_norm,
+                        prepared.replicated,
+                    )
                     keeper.require_finite_gradient(step, norm, ids)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             passes.append(scalars(losses))
-        if networks.average is not None:
-            update_average(networks.average, side, config.ema.decay, step)
+        update_averages(networks, config.ema, step)
 
         # What is left behind.
         values: dict[str, float | list[float]] = {}
         if step % config.log_every == 0 or step == config.steps:
             values = log_values(accelerator.reduce(torch.stack(passes).mean(dim=0), "mean"), lisa)
             values |= {
-                "lr": learning_rate(config.optimizer, step),
+                "lr": learning_rate(config.optimizer, step, config.steps),
                 "grad_norm": float(norm),
                 # Apart, since a run whose clips another has encoded before waits for none.
                 "step_s": time.perf_counter() - started - data_s,
@@ -222,8 +246,10 @@ def _train(
         pace.add_step(time.perf_counter() - started, data_s)
         if values:
             values |= pace.values()
-        validation = None if validator is None else validator.at(step, networks.finished)
-        if reporter is not None:
+        validation = None if validator is None else validator.at(step, networks)
+        if reporter is None:
+            probe_along(config, networks, probe, step)
+        else:
             reporter.report(step, values, validation)
             bar.set_postfix_str(reporter.summary, refresh=False)
         bar.update()
@@ -238,7 +264,8 @@ def _train(
     keeper.end()
 
     # The finished networks.
-    in_main_process(accelerator, lambda: save_finished(config.output, networks))
+    weights = whole_weights(networks)
+    in_main_process(accelerator, lambda: save_finished(config.output, networks, weights))
     return TrainState(config.steps, backbone, networks)
 
 

@@ -24,6 +24,7 @@ from lisa_video.alignment import (
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.injection import clip_rows
 from lisa_video.predictions import add_noise, regression_target
+from lisa_video.training.agreement import mean_over_processes
 from lisa_video.training.config import aligned_count
 
 
@@ -114,7 +115,8 @@ def training_losses(
 
     `side_network` is one of the backbone, bare or wrapped for mixed precision and distributed
     training. The backbone runs in its own dtype, every loss is computed in float32. Frame weights
-    are normalised within the clips that have an alignment loss.
+    are normalised within the clips that have an alignment loss, those of all processes, which call
+    this together.
     """
     side = backbone.side_output(
         side_network, noised.noisy, noised.timesteps, conditions.text, conditions.pose_frames
@@ -140,8 +142,9 @@ def training_losses(
         controlled_part = _main_loss(controlled.detach()[clips], aligned)
     predicted = lisa.decoder(features, aligned.timesteps, frames, size)
     target = likelihood_target(aligned.target, prior.float())
+    weight_sum = mean_over_processes(frame_weights.sum())
     by_tap = [
-        alignment_loss(predicted[tap], target, frame_weights, aligned.alignment_weights)
+        alignment_loss(predicted[tap], target, frame_weights, aligned.alignment_weights, weight_sum)
         for tap in lisa.taps
     ]
     alignment = mean_alignment(by_tap)
@@ -234,7 +237,8 @@ def log_values(means: Tensor, lisa: LisaObjective | None) -> dict[str, float | l
         "target_norm": target_norm,
         "ratio": _ratio(alignment, target_norm),
         "prior": prior,
-        "explained": explained_share(controlled, prior),
+        # Clips of pure noise may weigh nothing at all.
+        "explained": explained_share(controlled, prior) if prior else 0.0,
         "frame_shares": [frame / whole for frame in frames],
     }
 

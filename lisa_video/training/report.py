@@ -41,7 +41,7 @@ td:first-child { white-space: nowrap; } td { font-variant-numeric: tabular-nums;
 details { margin: 1rem 0; } summary { cursor: pointer; }
 """
 
-_MEANINGS = {
+MEANINGS = {
     "loss": "total loss, mean of the last tenth of the log",
     "main": "loss of the controlled prediction",
     "alignment": "alignment loss, before its weight",
@@ -66,6 +66,7 @@ _MEANINGS = {
     "frames_s": "video frames a second, all processes",
     "memory_gib": "peak memory of the main process, GiB",
 }
+"""What the figures of run.json are."""
 
 
 def check_report(config: ReportConfig) -> None:
@@ -150,7 +151,7 @@ def _subtitle(run: RunSummary, rows: Sequence[Row]) -> str:
 def _figure_rows(run: RunSummary) -> Iterator[list[str]]:
     for name, value in run.figures.items():
         if value is not None:
-            yield [name, f"{value:.4g}", _MEANINGS.get(name, "")]
+            yield [name, f"{value:.4g}", MEANINGS.get(name, "")]
 
 
 def _run_rows(run: RunSummary) -> Iterator[list[str]]:

@@ -149,9 +149,9 @@ def _frame_shares(rows: Sequence[Row]) -> list[tuple[int, list[float]]]:
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     """Means over `window` neighbours, fewer at both ends: (N,) -> (N,)."""
-    ones, mode = np.ones(min(window, len(values))), "same"
-    sums: NDArray[np.float64] = np.convolve(values, ones, mode)
-    return sums / np.convolve(np.ones(len(values)), ones, mode)
+    ones = np.ones(min(window, len(values)))
+    sums, counts = (np.convolve(each, ones, mode="same") for each in (values, np.ones(len(values))))
+    return np.asarray(sums / counts, np.float64)
 
 
 def _thinned(points: Sequence[tuple[int, float]]) -> tuple[NDArray[np.float64], ...]:

@@ -7,6 +7,7 @@ from lisa_video.training.checkpoint import Networks
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.probe import AdherenceProbe
 from lisa_video.training.run_folder import RunLog
+from lisa_video.training.split_tensors import is_sharded
 from lisa_video.training.state import OnStep, TrainState
 from lisa_video.training.trackers import LogValues, start_trackers
 from lisa_video.training.validation import Validation
@@ -32,8 +33,7 @@ class Reporter:
 
     def report(self, step: int, values: LogValues, validation: Validation | None = None) -> None:
         """Say what there is to say of a step; `values` is empty where the step is not logged."""
-        probed = step % self.config.probe.every == 0 if self.probe is not None else False
-        if self.probe is not None and (probed or step == self.config.steps):
+        if self.probe is not None and probe_due(self.config, step):
             measured = self.probe.measure(self.networks.side_network).values()
             values = {**values, **{f"probe/{name}": value for name, value in measured.items()}}
         if validation is not None:
@@ -47,7 +47,8 @@ class Reporter:
                 name: value for name, value in values.items() if isinstance(value, float)
             }
         if self.on_step is not None:
-            self.on_step(step, TrainState(step, self.backbone, self.networks))
+            with self.networks.as_finished():
+                self.on_step(step, TrainState(step, self.backbone, self.networks))
 
     @property
     def summary(self) -> str:
@@ -67,3 +68,17 @@ class Reporter:
         """Let the trackers write what they hold back."""
         for tracker in self.trackers:
             tracker.close()
+
+
+def probe_due(config: TrainConfig, step: int) -> bool:
+    """Whether a run that has a probe takes it after `step`."""
+    return step % config.probe.every == 0 or step == config.steps
+
+
+def probe_along(
+    config: TrainConfig, networks: Networks, probe: AdherenceProbe | None, step: int
+) -> None:
+    """What the other processes do while the main one reports: where all share the networks' weights,
+    its forwards need theirs."""
+    if probe is not None and is_sharded(networks.side_network) and probe_due(config, step):
+        probe.measure(networks.side_network)

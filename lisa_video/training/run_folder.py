@@ -8,6 +8,7 @@ validation/     videos of validation, a folder for each step
 report.html     all of it as one page
 checkpoints/    see `checkpoint`
 side_network/   the finished network: the average of its weights
+lora/           adapters of the main network, where there are any: the average of their weights
 decoder/        the LISA decoder, for going on training; generation never needs it
 .lock           held by the process that writes here
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -59,16 +61,30 @@ FREE_KEYS = {
     "keep_best",
     "best_metric",
     "output",
+    "optimizer.decay_steps",  # beside `steps`: see _changed_fall
+    # Which clips a step has is compared by itself: see `BatchStream.sharing`.
+    "optimizer.gradient_accumulation_steps",
+    "data.batch_size",
+    "data.encode_frames_at_once",
     "offload",
     "data.root",
     "data.workers",
     "data.cache",
     "data.check_clips",
-    "report",
     "trackers",
     *(f"wandb.{field.name}" for field in fields(WandbConfig)),
     *(f"validation.{field.name}" for field in fields(ValidationConfig)),
 }
+# A checkpoint has what these made of it, whatever they are now.
+STRUCTURE = (
+    "version",
+    "backbone.kind",
+    "objective",
+    "side_network.",
+    "lora.",
+    "alignment.tap",
+    "optimizer.kind",
+)
 
 
 def check_run_folder(config: TrainConfig) -> None:
@@ -76,7 +92,7 @@ def check_run_folder(config: TrainConfig) -> None:
     output = config.output
     if output.exists() and not output.is_dir():
         raise UserError(f"output={output}: is a file; give the name of a folder")
-    if not output.exists() or all(path.name == LOCK_FILE for path in output.iterdir()):
+    if not output.exists() or all(map(_is_passing, output.iterdir())):
         if config.forked_from is not None:
             _check_fork(config, config.forked_from)
         return
@@ -91,11 +107,19 @@ def check_run_folder(config: TrainConfig) -> None:
         raise UserError(
             f"output={output}: holds a run that did not start from {config.resume}; give another"
         )
-    changed = _changed_setting(settings, config)
-    if changed is not None:
+    for _, change in _changed_settings(settings, config):
         raise UserError(
-            f"output={output}: holds a run with other settings ({changed}); give another output"
+            f"output={output}: holds a run with other settings ({change}); give another output"
         )
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file was left by a process that died before it had written the file whole."""
+    return re.fullmatch(r"\..+\.\d+\.tmp", path.name) is not None and path.is_file()
+
+
+def _is_passing(path: Path) -> bool:
+    return path.name == LOCK_FILE or is_leftover(path)
 
 
 def _check_fork(config: TrainConfig, checkpoint: Path) -> None:
@@ -105,34 +129,38 @@ def _check_fork(config: TrainConfig, checkpoint: Path) -> None:
             f"resume={checkpoint}: no checkpoint there (no {INDEX_FILE}); give auto, never, or the "
             f"folder of a checkpoint such as outputs/run/checkpoints/step_00001000"
         )
-    if "settings" in config.allowed_changes:
-        return
-    path = _run_of(checkpoint) / CONFIG_FILE
+    path, allowed = _run_of(checkpoint) / CONFIG_FILE, "settings" in config.allowed_changes
     if not path.is_file():
         raise UserError(
-            f"resume={checkpoint}: lies outside of its run, so its settings are not known; to go on "
-            "all the same, give --allow_changed settings"
+            f"resume={checkpoint}: lies outside of its run, so its settings are not known; bring "
+            f"{CONFIG_FILE} of the run two folders above it"
         )
-    changed = _changed_setting(_read_settings(path), config)
-    if changed is not None:
-        raise UserError(
-            f"resume={checkpoint}: is of a run with other settings ({changed}); to go on with those "
-            "given now, give --allow_changed settings"
-        )
+    for key, change in _changed_settings(_read_settings(path), config):
+        if key.startswith(STRUCTURE):
+            raise UserError(
+                f"resume={checkpoint}: is of networks with other settings ({change}); start a new "
+                "run, which side_network.init_from can give the weights"
+            )
+        if not allowed:
+            raise UserError(
+                f"resume={checkpoint}: is of a run with other settings ({change}); to go on with "
+                "those given now, give --allow_changed settings"
+            )
 
 
-def _changed_setting(there: Mapping[str, Any], config: TrainConfig) -> str | None:
-    """The first setting, but for `FREE_KEYS`, in which a run's own differ from those given now."""
+def _changed_settings(there: Mapping[str, Any], config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """Keys, but for `FREE_KEYS`, in which a run's own settings differ from those given now, and what
+    they are there and here."""
     version = there.get("version", CONFIG_VERSION)
     if version != CONFIG_VERSION:
-        return f"their version is {version} there and {CONFIG_VERSION} here"
+        yield "version", f"their version is {version} there and {CONFIG_VERSION} here"
     # Settings that the run was older than had their defaults.
     unset = TrainConfig(
         BackboneConfig(config.backbone.path), DataConfig(config.data.root), config.output
     )
     here, defaults = (dict(_flattened(config_to_dict(each))) for each in (config, unset))
     stored = dict(_flattened(there))
-    for key in [*here, *stored]:
+    for key in dict.fromkeys([*here, *stored]):
         if key in FREE_KEYS:
             continue
         # What is a section in the one may be a value in the other: {stride: 2} and all.
@@ -140,8 +168,20 @@ def _changed_setting(there: Mapping[str, Any], config: TrainConfig) -> str | Non
         old = stored.get(key, "unset" if inner else defaults.get(key, "unset"))
         new = here.get(key, "unset")
         if old != new:
-            return f"{key} is {old} there and {new} here"
-    return None
+            yield key, f"{key} is {old} there and {new} here"
+    yield from _changed_fall(stored, config)
+
+
+def _changed_fall(stored: Mapping[str, Any], config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """The step until which the learning rate falls, where that is another for the steps done."""
+    until = config.optimizer.falls_until(config.steps)
+    before = stored.get("optimizer.decay_steps") or stored.get("steps")
+    if until not in (None, before):
+        yield (
+            "optimizer.decay_steps",
+            f"the learning rate falls until step {before} there and {until} here; "
+            f"optimizer.decay_steps {before} leaves it as it was",
+        )
 
 
 def start_checkpoint(config: TrainConfig) -> Path | None:
@@ -190,13 +230,13 @@ def claim_run_folder(config: TrainConfig) -> None:
     """Write the settings, which mark the folder as this run's, and the log of where it starts from."""
     config.output.mkdir(parents=True, exist_ok=True)
     origin, log = _origin(config), config.output / LOG_FILE
-    if origin is not None and not log.exists():
-        replace_text(log, "".join(map(_line, read_log(_run_of(origin)))))
     # What was allowed once is not allowed for ever.
     resume = config.resume if origin is None else str(origin)
     settings = replace(config, resume=resume, allow_changed="")
     replace_text(config.output / CONFIG_FILE, resolved_yaml(settings))
     sync_file(config.output / CONFIG_FILE)
+    if origin is not None and not log.exists():
+        replace_text(log, "".join(map(_line, read_log(_run_of(origin)))))
 
 
 class RunLog:

@@ -212,7 +212,8 @@ def _ending(error: BaseException | None) -> tuple[str, str | None]:
         return "interrupted", str(error) or None
     if isinstance(error, UserError):
         return "failed", str(error)
-    return "failed", f"{type(error).__name__}: {first_line(error)}"
+    text = first_line(error) if isinstance(error, Exception) else str(error)
+    return "failed", f"{type(error).__name__}: {text}"
 
 
 def _now() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +38,7 @@ from lisa_video.training.config.run import MORE_IS_BETTER
 from lisa_video.training.folders import mend_folders, remove_folder, replace_folder, sync_file
 from lisa_video.training.interruption import Interrupted, Interruption
 from lisa_video.training.provenance import Provenance
-from lisa_video.training.run_folder import LOG_FILE, VIDEOS_FOLDER, read_log
+from lisa_video.training.run_folder import LOG_FILE, VIDEOS_FOLDER, is_leftover, read_log
 
 _LISTED_CLIPS = 8
 # A full disk, a user's share of it, and the largest file that is allowed.
@@ -110,7 +109,11 @@ class CheckpointKeeper:
             snapshot = self.snapshot(step - 1)
             in_main_process(self.accelerator, lambda: self._write_finite(snapshot))
         kept = in_main_process(self.accelerator, lambda: latest_checkpoint(self.config.output))
-        saved = f"; the run before it is kept in {kept}" if kept else ""
+        saved = (
+            f"; the run before it is kept in {kept}, which another run can start from"
+            if kept
+            else ""
+        )
         raise UserError(
             f"step {step}: {what} is {value} on clips {listed}; look at these clips, or lower "
             f"optimizer.lr{saved}"
@@ -216,13 +219,15 @@ def kept_steps(
 
 
 def save_finished(output: Path, networks: Networks, weights: Weights | None = None) -> None:
-    """Write the networks for use: `side_network/` and, where there is one, `decoder/`.
+    """Write the networks for use: `side_network/` and, where there are such, `decoder/` and `lora/`.
 
     Raises UserError where they cannot be written.
     """
     finished: dict[str, tuple[ModelMixin, str]] = {}
     if networks.decoder is not None:
         finished["decoder"] = (networks.decoder, "decoder")
+    if networks.finished_lora is not None:
+        finished["lora"] = (networks.finished_lora, "lora")
     # Last: where it lies, the run is done.
     key = "side_network" if networks.average is None else "average"
     finished["side_network"] = (networks.finished, key)
@@ -236,10 +241,10 @@ def clear_leftovers(output: Path) -> None:
     """Clear up what killed processes of a run left of files and folders."""
     for folder in (FOLDER, VIDEOS_FOLDER):
         mend_folders(output / folder, "step_*")
-    for name in ("side_network", "decoder"):
+    for name in ("side_network", "decoder", "lora"):
         mend_folders(output, name)
     for left in output.glob(".*.tmp"):
-        if left.is_file() and re.fullmatch(r"\..+\.\d+\.tmp", left.name):
+        if is_leftover(left):
             left.unlink()
 
 
@@ -264,7 +269,7 @@ def disk_full_named(output: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        what = str(error.filename or "a file")
+        what = str(error.filename or "a file of the run")
         raise _no_room(output, what, None, f"cannot be written: {error.strerror}") from None
 
 
@@ -283,7 +288,7 @@ def _bytes_of(snapshot: Snapshot) -> int:
     return sum(map(_model_bytes, models)) + _tensor_bytes(snapshot.state.optimizer)
 
 
-def _model_bytes(model: torch.nn.Module) -> int:
+def _model_bytes(model: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
 
 

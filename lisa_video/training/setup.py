@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from lisa_video.adapters import remove_lora
 from lisa_video.attention import use_attention
 from lisa_video.backbones import load_backbone
 from lisa_video.backbones.base import VideoBackbone
@@ -13,6 +15,7 @@ from lisa_video.caching.clips import TrainingClips, stack_clips
 from lisa_video.decoder import TapDecoders, new_decoder
 from lisa_video.errors import UserError
 from lisa_video.side_networks.base import SideNetwork, seeded
+from lisa_video.training.adapters import start_adapters
 from lisa_video.training.average import frozen_copy
 from lisa_video.training.checkpoint import (
     Networks,
@@ -24,6 +27,8 @@ from lisa_video.training.checkpoint import (
 from lisa_video.training.config import BackboneConfig, Precision, TrainConfig
 from lisa_video.training.draws import Purpose, clip_shift, stream_seed
 from lisa_video.training.encoding import ClipEncoder
+from lisa_video.training.freezing import freeze_parts, frozen_line
+from lisa_video.training.optimizer import build_optimizer, parameter_groups
 from lisa_video.training.probe import AdherenceProbe
 from lisa_video.training.provenance import Provenance, provenance
 from lisa_video.training.run_folder import check_run_folder, start_checkpoint
@@ -56,6 +61,7 @@ def check_training(config: TrainConfig) -> None:
     checked_provenance(config, checkpoint, sources)
     networks = start_networks(config, backbone, checkpoint)
     choose_attention(config, backbone, networks.side_network)
+    build_optimizer(config.optimizer, parameter_groups(config, networks))
 
 
 def check_precision(config: TrainConfig) -> None:
@@ -137,10 +143,26 @@ def build_probe(config: TrainConfig, encoder: ClipEncoder, clips: TrainingClips)
 def start_networks(
     config: TrainConfig, backbone: VideoBackbone, checkpoint: Path | None
 ) -> Networks:
-    """New networks, or those of the checkpoint to go on from."""
-    if checkpoint is None:
-        return new_networks(config, backbone)
-    return stored_networks(config, backbone, checkpoint)
+    """New networks, or those of the checkpoint to go on from; adapters go into the backbone."""
+    remove_lora(backbone.main_network)  # of an earlier run on the same backbone
+    networks = (
+        new_networks(config, backbone)
+        if checkpoint is None
+        else stored_networks(config, backbone, checkpoint)
+    )
+    freeze_parts(networks.side_network, config.side_network.freeze)
+    lora, lora_average = start_adapters(config, backbone, checkpoint)
+    return replace(networks, lora=lora, lora_average=lora_average)
+
+
+def network_lines(config: TrainConfig, networks: Networks) -> list[str]:
+    """What is frozen of the side network, and trained of the main network, for the user."""
+    lines = []
+    if config.side_network.freeze:
+        lines.append(frozen_line(networks.side_network, config.side_network.freeze))
+    if networks.lora is not None:
+        lines.append(networks.lora.line())
+    return lines
 
 
 def new_networks(config: TrainConfig, backbone: VideoBackbone) -> Networks:

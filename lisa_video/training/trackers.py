@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,7 @@ from lisa_video.cli import config_to_dict
 from lisa_video.errors import UserError
 from lisa_video.loading import first_line
 from lisa_video.reports import replace_text
-from lisa_video.training.config import TrainConfig
+from lisa_video.training.config import TrackerName, TrainConfig
 
 LogValues = Mapping[str, float | list[float]]
 
@@ -66,7 +66,10 @@ def check_trackers(config: TrainConfig) -> None:
 
 def start_trackers(config: TrainConfig, step: int) -> list[Tracker]:
     """The trackers of a run that goes on after `step`; UserError where one does not start."""
-    makers = {"tensorboard": TensorBoardTracker, "wandb": WandbTracker}
+    makers: dict[TrackerName, Callable[[TrainConfig, int], Tracker]] = {
+        "tensorboard": TensorBoardTracker,
+        "wandb": WandbTracker,
+    }
     return [makers[name](config, step) for name in config.trackers]
 
 
@@ -87,8 +90,7 @@ class TensorBoardTracker:
     def show(self, step: int, videos: Sequence[LabelledVideo]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        writer = self.board.file_writer
-        assert writer is not None
+        writer: Any = self.board.file_writer
         for video in videos:
             height, width = video.frames.shape[1:3]
             # TensorBoard hands the picture to the browser as it is, and that plays it.

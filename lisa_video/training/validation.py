@@ -34,6 +34,7 @@ from lisa_video.pipeline.outputs import as_bytes
 from lisa_video.pipeline.text import TextStates
 from lisa_video.side_networks.base import SideNetwork
 from lisa_video.training.agreement import in_main_process
+from lisa_video.training.checkpoint import Networks
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.folders import replace_folder
@@ -176,14 +177,16 @@ class Validator:
         """Whether there is a validation after `step`."""
         return step % self.settings.every == 0 or step == self.config.steps
 
-    def at(self, step: int, side: SideNetwork) -> Validation | None:
-        """What the network is worth after `step`; None where nothing is due, and in all processes
-        but the main one. All processes call it alike; no global random state is changed."""
+    def at(self, step: int, networks: Networks) -> Validation | None:
+        """What the finished networks would be worth after `step`; None where nothing is due, and in
+        all processes but the main one. All processes call it alike; no global random state is
+        changed."""
         if not self.due(step):
             return None
         started = time.perf_counter()
         with random_states_kept(self.accelerator.device), self.accelerator.autocast():
-            generated = self._generate(side)
+            with networks.as_finished():
+                generated = self._generate(networks.finished)
             return in_main_process(self.accelerator, lambda: self._scored(step, generated, started))
 
     def _scored(self, step: int, generated: NDArray[np.uint8], started: float) -> Validation:

@@ -35,6 +35,8 @@ def _check_model(name: str, model: ModelConfig) -> None:
     try:
         backbone = open_backbone(model.backbone, getattr(torch, model.dtype))
         for folder in model.checkpoints.values():
-            load_side_network(folder).check_backbone(backbone)
+            side = load_side_network(folder)
+            side.check_backbone(backbone)
+            side.check_condition("pose")
     except UserError as error:
         raise UserError(f"models '{name}': {error}") from None

@@ -27,8 +27,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 
 import gradio as gr
 
-_PERSON = {"the only one": "only", "the most prominent": 0, "the second": 1, "everybody": "all"}
-_FRAMING = {"the whole picture": "fit", "the people in it": "people", "stretched": "stretch"}
+_PERSON = {"the only one": "only", "the main person": 0, "the second": 1, "everybody": "all"}
+_FRAMING = {"the whole picture": "fit", "the people": "people", "stretched": "stretch"}
 _NO_SAMPLE = "none"
 _FONTS = ["system-ui", "sans-serif"]  # Gradio's own choice is fetched from the network
 _CSS = ".gradio-container {max-width: 1280px !important; margin: auto} footer {display: none}"
@@ -36,12 +36,8 @@ _CSS = ".gradio-container {max-width: 1280px !important; margin: auto} footer {d
 
 def serve(config: WebConfig) -> None:
     """Serve the page until Ctrl-C; raises UserError where the address cannot be had."""
-    if not config.is_local:
-        print(
-            f"warning: host={config.host}: everybody who can reach this machine can use the page, "
-            "there is no password",
-            file=sys.stderr,
-        )
+    if config.warning:
+        print(config.warning, file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="lisa_video_web.") as name:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(name) / "files")
         page = build_page(config, Path(name))
@@ -80,8 +76,16 @@ def build_page(config: WebConfig, folder: Path) -> gr.Blocks:
             with gr.Column(scale=3):
                 model, clip, outputs, start = _clip_column(config, first)
         private: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "models"}
-        shown.click(handlers.show_skeleton, driver, skeleton, **private)
-        start.click(handlers.generate, [*driver, model, *clip], outputs, **private)
+        shown.click(
+            handlers.show_skeleton, driver, skeleton, show_progress_on=skeleton[0], **private
+        )
+        start.click(
+            handlers.generate,
+            [*driver, model, *clip],
+            outputs,
+            show_progress_on=outputs[0],
+            **private,
+        )
         checkpoints, prompt, *_ = clip
         model.change(
             handlers.propose,
@@ -101,7 +105,7 @@ def _driver_column(config: WebConfig, model: str) -> tuple[list[Any], gr.Button,
     upload = gr.File(
         label=f"Driving video or pose file, up to {limits.upload_mb:g} MB and {limits.seconds:g} s",
         file_types=list(DRIVER_SUFFIXES),
-        height=110,
+        height=150,
         elem_id="upload",
     )
     sample = gr.Dropdown(
@@ -110,9 +114,11 @@ def _driver_column(config: WebConfig, model: str) -> tuple[list[Any], gr.Button,
     with gr.Row():
         framing = gr.Dropdown(list(_FRAMING), value=next(iter(_FRAMING)), label="Frame")
         person = gr.Dropdown(list(_PERSON), value=next(iter(_PERSON)), label="Follow")
+    with gr.Row():
         detector = gr.Dropdown(
-            list(config.detectors), value=config.detectors[0], label="Pose detector for videos"
+            list(config.detectors), value=config.detectors[0], label="Pose detector"
         )
+        fps = gr.Number(0, label="Per second (0: all)", minimum=0, maximum=120)
     with gr.Row():
         start = gr.Number(0, label="First frame", precision=0, minimum=0)
         frames = gr.Number(
@@ -123,10 +129,10 @@ def _driver_column(config: WebConfig, model: str) -> tuple[list[Any], gr.Button,
             maximum=limits.frames,
             elem_id="frames",
         )
-        fps = gr.Number(0, label="Per second (0: as the driver)", minimum=0, maximum=120)
     button = gr.Button("Show the skeleton", elem_id="show")
     skeleton = gr.Video(
         label="Driver and skeleton",
+        show_label=False,
         interactive=False,
         autoplay=True,
         loop=True,
@@ -151,14 +157,12 @@ def _clip_column(config: WebConfig, first: str) -> tuple[gr.Dropdown, list[Any],
         steps = gr.Slider(
             1, config.limits.steps, proposed.steps, step=1, label="Steps", elem_id="steps"
         )
-        scale = gr.Slider(0, 2, 1, step=0.05, label="Control scale")
+        scale = gr.Slider(0, 2, 1, step=0.05, label="Control")
     with gr.Accordion("More", open=False):
         negative = gr.Textbox("", label="Negative prompt", max_length=2000)
         with gr.Row():
             guidance = gr.Slider(1, 15, proposed.guidance_scale, step=0.5, label="Guidance")
-            window = gr.Number(
-                0, label="Frames of a window (0: all at once)", precision=0, minimum=0
-            )
+            window = gr.Number(0, label="Window (0: all at once)", precision=0, minimum=0)
         score = gr.Checkbox(
             False,
             label="Draw the joints that are found, and PCK@0.1",
@@ -166,7 +170,13 @@ def _clip_column(config: WebConfig, first: str) -> tuple[gr.Dropdown, list[Any],
         )
     button = gr.Button("Generate", variant="primary", elem_id="generate")
     result = gr.Video(
-        label="Result", interactive=False, autoplay=True, loop=True, elem_id="result", buttons=[]
+        label="Result",
+        show_label=False,
+        interactive=False,
+        autoplay=True,
+        loop=True,
+        elem_id="result",
+        buttons=[],
     )
     told = gr.Textbox(label="What was done", interactive=False, lines=2, elem_id="told")
     with gr.Row():
@@ -234,7 +244,7 @@ class _Handlers:
         except UserError:
             paths = []
         line = plain_line(error, *paths)
-        return gr.Error(line, duration=None, title="Not possible", print_exception=False)
+        return gr.Error(line, duration=None, print_exception=False)
 
 
 def _driver_choice(

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from lisa_video.manifest import DatasetWriter
 from lisa_video.poses import PoseSequence
+from lisa_video.training.checkpoint import latest_checkpoint, load_state
 from lisa_video.training.config import (
     AlignmentConfig,
     BackboneConfig,
@@ -74,7 +76,6 @@ def tiny_config(clips: Path, output: Path, backbone: str = "unused", **changes: 
         pose_dropout=0.2,
         log_every=1,
         checkpoint_every=100,
-        report=False,
     )
     for name, value in changes.items():
         section, _, key = name.rpartition("__")
@@ -87,3 +88,21 @@ def tiny_config(clips: Path, output: Path, backbone: str = "unused", **changes: 
 def untimed_log(output: Path) -> list[dict[str, Any]]:
     """The lines of a log without what is measured of the machine."""
     return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_log(output)]
+
+
+def assert_same_runs(one: Path, other: Path) -> None:
+    """Two finished runs agree bit for bit: log, finished networks, and all of the last checkpoint."""
+    assert untimed_log(one) == untimed_log(other)
+    ends = [latest_checkpoint(output) for output in (one, other)]
+    assert ends[0] is not None and ends[1] is not None
+    first, second = (load_state(end) for end in ends if end is not None)
+    assert first.step == second.step
+    torch.testing.assert_close(first.optimizer, second.optimizer, rtol=0, atol=0)
+    assert first.scaler == second.scaler
+    for folders in (ends, [one / "side_network", other / "side_network"]):
+        files = [
+            {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.safetensors")}
+            for folder in folders
+            if folder is not None
+        ]
+        assert files[0] and files[0] == files[1]

@@ -12,6 +12,7 @@ from lisa_video.training.config import (
     BackboneConfig,
     DataConfig,
     EmaConfig,
+    LoraConfig,
     LossConfig,
     OptimizerConfig,
     ProbeConfig,
@@ -86,7 +87,21 @@ def config(**changes: Any) -> TrainConfig:
         (lambda: OptimizerConfig(betas=(0.9, 1.0)), "optimizer.betas"),
         (lambda: OptimizerConfig(max_grad_norm=0), "optimizer.max_grad_norm"),
         (lambda: OptimizerConfig(gradient_accumulation_steps=0), "gradient_accumulation_steps"),
+        (lambda: OptimizerConfig(lr_scales={"mid": 0.0}), r"optimizer\.lr_scales\.mid=0"),
+        (lambda: OptimizerConfig(min_lr_share=1.5, schedule="cosine"), r"min_lr_share=1\.5"),
+        (lambda: OptimizerConfig(cycles=0, schedule="cosine"), "optimizer.cycles"),
+        (lambda: OptimizerConfig(cycles=2, schedule="linear"), r"cycles=2.* linear .* cosine"),
+        (lambda: OptimizerConfig(power=2.0), r"power=2\.0.* constant .* polynomial"),
+        (lambda: OptimizerConfig(decay_steps=5), "decay_steps=5.* constant"),
+        (lambda: OptimizerConfig(min_lr_share=0.1), r"min_lr_share=0\.1.* constant"),
         (lambda: EmaConfig(decay=1.0), "ema.decay"),
+        (lambda: EmaConfig(every=0), "ema.every"),
+        (lambda: EmaConfig(sigma_rel=0.3), r"ema\.sigma_rel=0\.3"),
+        (lambda: EmaConfig(decay=0.0, sigma_rel=0.1), "ema: decay 0 .* sigma_rel"),
+        (lambda: LoraConfig(rank=-1), "lora.rank"),
+        (lambda: LoraConfig(rank=2, alpha=0), "lora.alpha"),
+        (lambda: LoraConfig(rank=2, targets=[]), "lora.targets"),
+        (lambda: LoraConfig(lr_scale=0.0), "lora.lr_scale"),
         (lambda: TimestepConfig(shift=0.0), "timesteps.shift"),
         (lambda: ProbeConfig(clips=1), "probe.clips"),
         (lambda: config(steps=0), "steps"),
@@ -99,6 +114,16 @@ def test_refusals_name_the_key(make: Any, key: str) -> None:
     with pytest.raises(UserError, match=key) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_a_falling_learning_rate_needs_steps_after_warm_up() -> None:
+    falling = OptimizerConfig(schedule="linear", warmup_steps=10)
+    config(steps=11, optimizer=falling)
+    with pytest.raises(UserError, match=r"optimizer\.warmup_steps=10.* 10 steps leave no room"):
+        config(steps=10, optimizer=falling)
+    short = OptimizerConfig(schedule="linear", warmup_steps=10, decay_steps=5)
+    with pytest.raises(UserError, match="5 steps leave no room"):
+        config(optimizer=short)
 
 
 def test_the_tap_must_be_an_injection_point_under_lisa() -> None:

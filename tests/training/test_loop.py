@@ -24,11 +24,10 @@ from lisa_video.poses import PoseSequence
 from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.training.batches import BatchStream
 from lisa_video.training.checkpoint import checkpoints, latest_checkpoint, load_state
-from lisa_video.training.config import AlignmentConfig, OptimizerConfig
+from lisa_video.training.config import AlignmentConfig
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.loop import train
 from lisa_video.training.losses import Conditions, NoisedLatents
-from lisa_video.training.optimizer import learning_rate
 from lisa_video.training.preparation import prepare_batch
 from lisa_video.training.run_folder import read_log
 from lisa_video.training.setup import new_networks
@@ -344,13 +343,6 @@ def test_float16_resumes_on_a_gpu(clips: Path, tmp_path: Path) -> None:
     assert load_state(latest_checkpoint(tmp_path) or Path()).scaler
     assert {p.dtype for p in state.networks.side_network.parameters()} == {torch.float32}
     assert [row["step"] for row in read_log(tmp_path)] == [0, 1, 2, 3, 4, 5]
-
-
-def test_learning_rate_warms_up_and_stays() -> None:
-    config = OptimizerConfig(lr=2e-4, warmup_steps=4)
-    rates = [learning_rate(config, step) for step in (1, 2, 4, 5, 100)]
-    assert rates == pytest.approx([0.5e-4, 1e-4, 2e-4, 2e-4, 2e-4])
-    assert learning_rate(OptimizerConfig(lr=2e-4), 1) == 2e-4
 
 
 def test_decoder_can_learn_at_its_own_rate(

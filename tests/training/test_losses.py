@@ -261,3 +261,13 @@ def test_timestep_weights_multiply_the_errors_of_their_clips(
     torch.testing.assert_close(losses.controlled, (main[clips] * controlled[clips]).mean())
     plain = training_losses(backbone, side_network(backbone), noised, conditions, None)
     assert torch.equal(plain.main, losses.main)
+
+
+def test_clips_that_weigh_nothing_are_logged_as_such(backbone: AnimateDiffBackbone) -> None:
+    lisa = lisa_objective(backbone)
+    noised, conditions = batch(backbone)
+    noised = replace(noised, main_weights=torch.zeros(2), alignment_weights=torch.zeros(2))
+    losses = training_losses(backbone, side_network(backbone), noised, conditions, lisa)
+    values = log_values(scalars(losses), lisa)
+    assert values["loss"] == values["explained"] == values["ratio"] == 0
+    assert values["frame_shares"] == [0, 0, 0]

@@ -34,8 +34,9 @@ def run(clips: Path, encoder: ClipEncoder, tmp_path_factory: pytest.TempPathFact
     validation = ValidationConfig(
         every=3, clips=2, inference_steps=1, detector_weights=folder / "detector", videos=1
     )
-    config = tiny_config(clips, folder / "<i>run", steps=3, validation=validation, report=True)
+    config = tiny_config(clips, folder / "<i>run", steps=3, validation=validation)
     train(config, encoder=encoder)
+    write_report(ReportConfig(config.output))
     return config.output
 
 

@@ -2,7 +2,7 @@
 
 from lisa_video.training.config.backbone import BackboneConfig
 from lisa_video.training.config.data import DataConfig
-from lisa_video.training.config.networks import SideNetworkConfig
+from lisa_video.training.config.networks import LoraConfig, SideNetworkConfig
 from lisa_video.training.config.objective import (
     AlignmentConfig,
     LossConfig,
@@ -24,6 +24,7 @@ __all__ = [
     "BackboneConfig",
     "DataConfig",
     "EmaConfig",
+    "LoraConfig",
     "LossConfig",
     "Objective",
     "OptimizerConfig",

@@ -1,11 +1,12 @@
-"""The trained network of a run."""
+"""The trained networks of a run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lisa_video.config_checks import at_least, positive
 from lisa_video.errors import UserError
 
 
@@ -28,6 +29,9 @@ class SideNetworkConfig:
     """AnimateDiff: folder or hub name of a diffusers ControlNet to start from; only the motion
     modules stay the backbone's. Step 0 is then that ControlNet's control, frame by frame, and
     `pose_init` has no effect."""
+    freeze: list[str] = field(default_factory=list)
+    """Parts that stay as they start, by pattern over parameter names, as optimizer.lr_scales has
+    them: [motion_modules], [blocks.block_0]."""
 
     motion_modules: bool = True
     """AnimateDiff: copy the backbone's motion modules, too. Without them the side network looks at
@@ -38,3 +42,32 @@ class SideNetworkConfig:
             raise UserError("side_network.injection is empty: name injection points, or 'all'")
         if self.init_from is not None and self.controlnet is not None:
             raise UserError("side_network: give either init_from or controlnet")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters in the main network (extra lora), trained with the side network.
+
+    They serve the controlled prediction alone: the prior stays that of the frozen main network.
+    """
+
+    rank: int = 0
+    """Rank of the adapters; 0: none."""
+    alpha: int | None = None
+    """Their output is scaled by alpha / rank; null: by 1."""
+    targets: list[str] = field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])
+    """Linear and convolution layers of the main network that get one, by pattern over their dotted
+    names, as optimizer.lr_scales has them. With none before the first injection point,
+    [up_blocks.*.to_q], the prior stays nearly free; else it costs a forward of its own."""
+    lr_scale: float = 1.0
+    """Learning rate of the adapters as a multiple of optimizer.lr."""
+
+    def __post_init__(self) -> None:
+        at_least(0, "lora", rank=self.rank)
+        positive("lora", lr_scale=self.lr_scale)
+        if self.alpha is not None:
+            positive("lora", alpha=self.alpha)
+        if self.rank and not self.targets:
+            raise UserError(
+                "lora.targets is empty: name layers of the main network, or lora.rank 0"
+            )

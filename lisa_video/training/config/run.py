@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,7 @@ from lisa_video.config_checks import at_least
 from lisa_video.errors import UserError
 from lisa_video.training.config.backbone import BackboneConfig
 from lisa_video.training.config.data import DataConfig
-from lisa_video.training.config.networks import SideNetworkConfig
+from lisa_video.training.config.networks import LoraConfig, SideNetworkConfig
 from lisa_video.training.config.objective import (
     AlignmentConfig,
     LossConfig,
@@ -52,7 +53,7 @@ class TrainConfig:
     backbone: BackboneConfig
     data: DataConfig
     output: Path
-    """Folder of the run: log, checkpoints, and the finished `side_network/` and `decoder/`."""
+    """Folder of the run: log, checkpoints, and the finished `side_network/`, `decoder/` and `lora/`."""
     objective: Objective = "lisa"
     """plain: the main loss alone; lisa: with the alignment loss."""
     steps: int = 10_000
@@ -60,6 +61,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of initial weights, data order, noise and dropout; the same under both objectives."""
     side_network: SideNetworkConfig = field(default_factory=SideNetworkConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -70,8 +72,6 @@ class TrainConfig:
     trackers: list[TrackerName] = field(default_factory=lambda: ["tensorboard"])
     """Who gets what log.jsonl gets, and the validation videos; wandb needs the extra of that name."""
     wandb: WandbConfig = field(default_factory=WandbConfig)
-    report: bool = True
-    """Write report.html at the end; pipelines/report.py writes it at any time."""
     text_dropout: float = 0.1
     """Share of captions replaced by the empty one."""
     pose_dropout: float = 0.0
@@ -138,6 +138,12 @@ class TrainConfig:
                 raise UserError(f"{name}={share}: a share lies in [0, 1]")
         if len(set(self.trackers)) != len(self.trackers):
             raise UserError(f"trackers={self.trackers}: name each once")
+        falls_until = self.optimizer.falls_until(self.steps)
+        if falls_until is not None and self.optimizer.warmup_steps >= falls_until:
+            raise UserError(
+                f"optimizer.warmup_steps={self.optimizer.warmup_steps}: the learning rate has to "
+                f"fall after it, and {falls_until} steps leave no room"
+            )
         if self.objective == "lisa":
             self._check_alignment()
 
@@ -182,9 +188,8 @@ class TrainConfig:
         section, separator, _ = self.best_metric.partition("/")
         key = f"{section}.every" if separator else "log_every"
         every = getattr(self, section).every if separator else self.log_every
-        if not every or self.checkpoint_every % every:
+        if not every or math.lcm(every, self.checkpoint_every) > self.steps:
             raise UserError(
-                f"keep_best={self.keep_best}: checkpoints would have no value of "
-                f"{self.best_metric}; set {key} to a divisor of checkpoint_every="
-                f"{self.checkpoint_every}"
+                f"keep_best={self.keep_best}: no step has both a checkpoint (checkpoint_every="
+                f"{self.checkpoint_every}) and a value of {self.best_metric} ({key}={every})"
             )
