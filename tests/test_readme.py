@@ -81,6 +81,8 @@ def test_train_generate_evaluate(folder: Path) -> None:
         "steps": 2,
         "probe.clips": 2,
         "probe.draws": 1,
+        "validation.clips": 2,
+        "validation.inference_steps": 1,
         "output": folder / "train",
     }
     run(commands["train"], small_run)
@@ -196,6 +198,8 @@ def test_train_and_generate_with_wan(folder: Path) -> None:
             "steps": 2,
             "probe.clips": 2,
             "probe.draws": 1,
+            "validation.clips": 2,
+            "validation.inference_steps": 1,
             "output": folder / "train_wan",
         },
     )
