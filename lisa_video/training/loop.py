@@ -17,7 +17,6 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from lisa_video.report_config import ReportConfig
 from lisa_video.training.acceleration import (
     build_accelerator,
     clip_gradients,
@@ -43,7 +42,6 @@ from lisa_video.training.optimizer import (
 )
 from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
-from lisa_video.training.report import write_report
 from lisa_video.training.reporting import Reporter, probe_along
 from lisa_video.training.run_folder import claim_run_folder, held_run_folder, start_checkpoint
 from lisa_video.training.run_record import RunRecord
@@ -95,10 +93,7 @@ def train(
         Interruption(speaks=accelerator.is_main_process) as interruption,
     ):
         in_main_process(accelerator, lambda: contexts.enter_context(held_run_folder(config)))
-        state = _train(config, accelerator, contexts, interruption, record, encoder, on_step)
-    if config.report and record.finished:
-        write_report(ReportConfig(config.output))
-    return state
+        return _train(config, accelerator, contexts, interruption, record, encoder, on_step)
 
 
 def _train(
