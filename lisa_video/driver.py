@@ -254,7 +254,7 @@ def _absent_and_filled(
     before: PoseSequence, after: PoseSequence
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Joints of the body (F, 18) that nobody has, and those that smoothing has filled."""
-    had, has = ((poses.body[..., 2] > 0).any(axis=1) for poses in (before, after))
+    had, has = (np.max(poses.body[..., 2], axis=1, initial=0) > 0 for poses in (before, after))
     return ~has, has & ~had
 
 

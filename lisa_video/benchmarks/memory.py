@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from lisa_video.backbones.base import VideoBackbone
 from lisa_video.benchmarks.config import LoaderBenchmarkConfig, MemoryBenchmarkConfig
 from lisa_video.benchmarks.loader import write_noise_clips
 from lisa_video.benchmarks.measure import in_fresh_processes
@@ -31,12 +32,10 @@ from lisa_video.caching.config import CacheConfig
 from lisa_video.errors import UserError
 from lisa_video.hardware import MIB
 from lisa_video.memory.estimate import estimate_memory
-from lisa_video.memory.measured import peak_allocated
+from lisa_video.memory.measured import training_peak
 from lisa_video.reports import check_new_file, format_table, package_versions, write_json
 from lisa_video.training.config import AlignmentConfig, DataConfig, ProbeConfig, TrainConfig
-from lisa_video.training.encoding import ClipEncoder
-from lisa_video.training.loop import train
-from lisa_video.training.setup import DTYPES, open_backbone
+from lisa_video.training.setup import open_backbone
 
 STEPS = 2
 """The optimizer's moments exist from the first step on: the second holds all that any later does."""
@@ -138,9 +137,9 @@ def measure_peak(
     """Peak of one training in bytes, in this process, which has done nothing before."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    work: partial[object] = partial(_train_naively if name == "naive" else train, trainings[name])
     with _cpu_only(), redirect_stdout(StringIO()):
-        return float(peak_allocated(work, torch.device("cpu")))
+        prepare = with_two_forwards if name == "naive" else _as_it_is
+        return float(training_peak(trainings[name], torch.device("cpu"), prepare))
 
 
 def format_costs(costs: MemoryCosts) -> str:
@@ -165,9 +164,8 @@ def format_costs(costs: MemoryCosts) -> str:
     return f"{estimates}\n\n{economy}"
 
 
-def _train_naively(config: TrainConfig) -> None:
-    backbone = with_two_forwards(open_backbone(config.backbone, DTYPES[config.mixed_precision]))
-    train(config, encoder=ClipEncoder(backbone))
+def _as_it_is(backbone: VideoBackbone) -> VideoBackbone:
+    return backbone
 
 
 def _economical(config: TrainConfig, folder: Path) -> TrainConfig:

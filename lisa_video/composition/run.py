@@ -187,7 +187,7 @@ def _networks(
 
 def _scales(config: ComposeConfig) -> dict[str, list[float]]:
     """Control scales of everything that is compared. A control alone acts at its full scale."""
-    alone = {
+    alone: dict[str, list[float]] = {
         control: [float(other == control) for other in config.controls]
         for control in config.controls
     }

@@ -11,7 +11,7 @@ from lisa_video.config_checks import at_least
 from lisa_video.errors import UserError
 from lisa_video.training.config import TrainConfig
 
-Sharding = Literal["none", "fsdp2", "zero2", "zero3"]
+Sharding = Literal["none", "fsdp2", "fsdp2_gathered"]
 
 _UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _UNITS |= {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -31,8 +31,8 @@ class TrainJobConfig(TrainConfig):
     estimate_processes: int = 1
     """Devices of the run."""
     estimate_sharding: Sharding = "none"
-    """none: each device holds everything, as under DDP; fsdp2, zero2 and zero3 as the configs of
-    these names under configs/accelerate."""
+    """none: each device holds everything, as with configs/accelerate/ddp.yaml; the others as with the
+    configs of these names there."""
     estimate_published: Path = Path("configs/published")
     """Folder of published configurations, by hub name; those that it has are not downloaded."""
 

@@ -25,6 +25,7 @@ from lisa_video.memory.tracker import module_bytes
 from lisa_video.reports import format_table
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.optimizer import moment_bytes
+from lisa_video.training.sharding import blocks_of
 
 GIB = 2**30
 CUDA_CONTEXT = int(0.75 * GIB)
@@ -104,38 +105,31 @@ def _assembled(
     config, backbone, networks = training.config, training.backbone, training.networks
     step = steps[config.gradient_checkpointing]
     trained = sum(each.numel() * each.element_size() for each in training.parameters)
-    by_part = {"weights", "gradients", "optimizer"}
-    split = {
-        "none": set(),
-        "fsdp2": by_part,
-        "zero2": {"gradients", "optimizer"},
-        "zero3": by_part,
-    }[sharding]
+    split = processes if sharding != "none" else 1
 
-    def share(size: int, part: str) -> int:
-        return -(-size // processes) if part in split else size
+    def share(size: int) -> int:
+        return -(-size // split)
 
-    main = module_bytes(backbone.main_network)
-    frozen_share = processes if sharding == "fsdp2" else 1
     encoders = {
         "VAE": module_bytes(backbone.vae),
         "text encoder": module_bytes(backbone.text_encoder),
     }
     resident = {} if encoded(config) or config.offload == "encoders" else encoders
     weights = {
-        "main network": -(-main // frozen_share),
+        "main network": share(module_bytes(backbone.main_network)),
         **resident,
-        "side network and decoder": share(module_bytes(*training.trained), "weights"),
-        "average of the side network": share(module_bytes(networks.average), "weights"),
+        "side network and decoder": share(module_bytes(*training.trained)),
+        "average of the side network": share(module_bytes(networks.average)),
     }
     working = 0
-    if sharding in ("fsdp2", "zero3") and processes > 1:
-        working = 2 * max(map(_largest_unit, training.trained))
-        if sharding == "fsdp2":
-            working += 2 * _largest_unit(backbone.main_network)
-    optimizer = share(optimizer_bytes(config, training.parameters), "optimizer")
+    if split > 1:
+        working = sum(
+            _gathered(network, whole=sharding == "fsdp2_gathered")
+            for network in (networks.side_network, backbone.main_network)
+        )
+    optimizer = share(optimizer_bytes(config, training.parameters))
     buckets = trained if processes > 1 and sharding == "none" else 0
-    gradients = share(trained, "gradients") + buckets
+    gradients = share(trained) + buckets
     batch = step.batch + (0 if on_cuda else _host_batch(training))
     overhead = 0
     if on_cuda:
@@ -145,11 +139,14 @@ def _assembled(
     accumulated = config.optimizer.gradient_accumulation_steps > 1
     # Without accumulation the last gradients come when the last activations go.
     grown = step.activations + trained if accumulated else step.peak
-    passes = resident_bytes + buckets + batch + grown - (trained - share(trained, "gradients"))
+    passes = resident_bytes + buckets + batch + grown - (trained - share(trained))
     passes = max(passes, resident_bytes + buckets + batch + step.activations)
     phases = {
         "forward and backward": passes,
-        "update": resident_bytes + gradients + batch + update_bytes(config, training, on_cuda),
+        "update": resident_bytes
+        + gradients
+        + batch
+        + share(update_bytes(config, training, on_cuda)),
     }
     if not encoded(config):
         at_hand = sum(resident.values())
@@ -183,15 +180,13 @@ def update_bytes(config: TrainConfig, training: FakeTraining, on_cuda: bool) -> 
     return sum(sizes) if on_cuda else 2 * max(sizes)
 
 
-def _largest_unit(module: nn.Module) -> int:
-    """Bytes of the largest part that is gathered at once: a block, or what lies in none."""
-    blocks = [
-        module_bytes(block)
-        for holder in module.modules()
-        if isinstance(holder, nn.ModuleList | nn.ModuleDict)
-        for block in holder.children()
-    ]
-    return max(blocks, default=module_bytes(module))
+def _gathered(network: nn.Module, *, whole: bool) -> int:
+    """Bytes of a split network that are gathered at once: what lies in no block and two blocks, one in
+    use and the next; all of it where it stays gathered."""
+    if whole:
+        return module_bytes(network)
+    sizes = sorted(module_bytes(block) for block in blocks_of(network))
+    return module_bytes(network) - sum(sizes) + sum(sizes[-2:])
 
 
 def _host_batch(training: FakeTraining) -> int:

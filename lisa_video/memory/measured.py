@@ -8,21 +8,45 @@ from typing import Any
 import torch
 from torch.autograd.profiler import profile
 
+from lisa_video.backbones.base import VideoBackbone
+from lisa_video.memory.tracker import module_bytes
+from lisa_video.training.config import TrainConfig
+from lisa_video.training.loop import train
+from lisa_video.training.setup import DTYPES, open_backbone, open_encoder
+
 
 def peak_allocated(work: Callable[[], object], device: torch.device) -> int:
     """Most bytes that torch's allocator of `device` had given out at once during `work`.
 
-    On a CPU what was allocated before does not count, and each allocation is noted by the profiler,
+    What was allocated before does not count. On a CPU each allocation is noted by the profiler,
     kernels' own among them: that takes memory outside of the count, and some time.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         work()
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_allocated(device) - before
     with profile(profile_memory=True) as noted:
         work()
     assert noted.kineto_results is not None
     return max(_allocated(noted.kineto_results.experimental_event_tree()), default=0)
+
+
+def training_peak(
+    config: TrainConfig, device: torch.device, prepare: Callable[[VideoBackbone], VideoBackbone]
+) -> int:
+    """Most bytes that a training held at once; `prepare` may change how its backbone computes.
+
+    The backbone is loaded beforehand, and counted by itself: weights that lie in a mapped file are
+    none that an allocator gave out.
+    """
+    backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision], encoders_later=True)
+    backbone = prepare(backbone.to(device))
+    held = [backbone.main_network]
+    if config.data.cache is None:
+        held += [backbone.vae, backbone.text_encoder]
+    encoder = open_encoder(config, backbone)
+    return module_bytes(*held) + peak_allocated(lambda: train(config, encoder=encoder), device)
 
 
 def _allocated(events: list[Any]) -> Iterator[int]:

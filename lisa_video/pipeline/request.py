@@ -215,6 +215,12 @@ def _noise(
     backbone: VideoBackbone, shape: tuple[int, ...], device: torch.device, generator: Generators
 ) -> Tensor:
     """In the order in which diffusers' own pipeline draws it."""
+    for each in generator if isinstance(generator, list) else [generator]:
+        if each is not None and each.device.type not in ("cpu", device.type):
+            raise UserError(
+                f"generator on {each.device}: the noise of windows is drawn on the CPU, give a "
+                "generator of the CPU"
+            )
     axes = dict(zip("bcthw", shape, strict=True))
     layout = backbone.latent_layout
     noise = randn_tensor(

@@ -81,7 +81,7 @@ def fit_to_reference(
     ratios = wanted / own
     body = np.isfinite(ratios[BODY])
     body[HEAD] = False
-    known = {limb_name(joint) for joint in np.flatnonzero(body)}
+    known = {limb_name(int(joint)) for joint in np.flatnonzero(body)}
     origin, target, on_feet = anchors(driver, reference)
     if len(known) < _LEAST_LIMBS:
         scale = _spread_ratio(driver, reference)
@@ -114,7 +114,7 @@ def retarget(driver: NDArray[np.floating], fit: Fit) -> tuple[NDArray[np.float32
     rooted = present[:, NECK] & fit.limbs
     modes: list[FrameMode] = [
         "nobody" if not somebody else "limbs" if with_neck else "whole"
-        for somebody, with_neck in zip(present.any(axis=1), rooted, strict=True)
+        for somebody, with_neck in zip(present.sum(axis=1) > 0, rooted, strict=True)
     ]
     return result, modes
 

@@ -56,7 +56,7 @@ def moments(
         shared = {} if driver is None else {DRIVER: next(driver)}
         shared[SKELETON] = skeleton_picture(poses, number, side)
         generated = {
-            prompt: {label: spool.frame(label, prompt, number) for label in labels}
+            prompt: {label: spool.clip(label, prompt).frame(number) for label in labels}
             for prompt in prompts
         }
         yield Moment(number, shared, generated)

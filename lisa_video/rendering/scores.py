@@ -15,6 +15,7 @@ from lisa_video.evaluation.pose_scores import asked_keypoints
 from lisa_video.metrics.pose import pck
 from lisa_video.poses import PoseSequence
 from lisa_video.poses.skeletons import BODY, SKELETONS
+from lisa_video.rendering.spool import SpooledClip
 from lisa_video.reports import json_number
 
 THRESHOLD = 0.1
@@ -40,16 +41,14 @@ class FollowedPoses:
         return {f"pck@{THRESHOLD:g}": json_number(self.pck), "per_frame": per_frame}
 
 
-def followed_poses(
-    frames: NDArray[np.uint8], poses: PoseSequence, detector: PoseDetector
-) -> FollowedPoses:
-    """Detect and compare; frames uint8 (F, H, W, 3) may be mapped from a file and are read one by
-    one.
+def followed_poses(clip: SpooledClip, poses: PoseSequence, detector: PoseDetector) -> FollowedPoses:
+    """Detect in the clip's frames, one by one, and compare.
 
     Raises:
         UserError: the poses have nobody to score within the frames.
     """
-    people = pad_people(list(detector.stream(iter(frames))), len(SKELETONS[detector.skeleton]))
-    asked, found = asked_keypoints(poses, frames.shape[1:3]), people[:, :, BODY]
+    people = pad_people(list(detector.stream(clip.frames())), len(SKELETONS[detector.skeleton]))
+    height, width = clip.shape[1:3]
+    asked, found = asked_keypoints(poses, (height, width)), people[:, :, BODY]
     result = pck(found, asked, THRESHOLD)
     return FollowedPoses(asked, found, result.value, result.per_frame)

@@ -1,15 +1,36 @@
-"""Generated clips on disk, so that however many there are only one is held in memory.
+"""Generated clips on disk, so that however long and many they are only a frame is held in memory.
 
 Shape legend: F frames, H W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class SpooledClip:
+    """One clip as the bytes of its frames, one after the other."""
+
+    path: Path
+    shape: tuple[int, ...]
+    """(F, H, W, 3)."""
+
+    def frame(self, number: int) -> NDArray[np.uint8]:
+        """uint8 (H, W, 3)."""
+        size = math.prod(self.shape[1:])
+        pixels = np.fromfile(self.path, np.uint8, size, offset=number * size)
+        return pixels.reshape(self.shape[1:])
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """All frames, one by one."""
+        return (self.frame(number) for number in range(self.shape[0]))
 
 
 class ClipSpool:
@@ -17,22 +38,21 @@ class ClipSpool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._clips: dict[tuple[str, str], NDArray[np.uint8]] = {}
+        self._clips: dict[tuple[str, str], SpooledClip] = {}
 
-    def add(
-        self, label: str, prompt: str, frames: Iterable[NDArray[np.uint8]], count: int
-    ) -> NDArray[np.uint8]:
-        """Keep `count` frames, uint8 (H, W, 3); returns (F, H, W, 3), mapped from the file."""
-        path = self._folder / f"{len(self._clips)}.npy"
-        clip: NDArray[np.uint8] | None = None
-        for number, frame in enumerate(frames):
-            if clip is None:
-                clip = np.lib.format.open_memmap(path, "w+", np.uint8, (count, *frame.shape))
-            clip[number] = frame
-        assert clip is not None and number == count - 1, (number, count)
-        self._clips[label, prompt] = clip
-        return clip
+    def add(self, label: str, prompt: str, frames: Iterable[NDArray[np.uint8]]) -> SpooledClip:
+        """Keep frames, uint8 (H, W, 3) and all of one size, as they come."""
+        path = self._folder / f"clip_{len(self._clips)}"
+        shape: tuple[int, ...] = ()
+        count = 0
+        with path.open("wb") as file:
+            for frame in frames:
+                assert shape in ((), frame.shape) and frame.dtype == np.uint8, frame.shape
+                shape, count = frame.shape, count + 1
+                file.write(np.ascontiguousarray(frame).data)
+        self._clips[label, prompt] = SpooledClip(path, (count, *shape))
+        return self._clips[label, prompt]
 
-    def frame(self, label: str, prompt: str, number: int) -> NDArray[np.uint8]:
-        """uint8 (H, W, 3), copied into memory."""
-        return np.array(self._clips[label, prompt][number])
+    def clip(self, label: str, prompt: str) -> SpooledClip:
+        """What was kept."""
+        return self._clips[label, prompt]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from lisa_video.training.report import MEANINGS
 from lisa_video.training.run_record import RunSummary
 
 _BACKBONE_OPTIONS = ("motion_adapter", "beta_schedule", "text_tokens")
+_PAPER = "https://arxiv.org/abs/2606.27192"
 _FEW_FIGURES = ("validation/", "probe/", "loss", "main", "alignment", "explained")
 
 
@@ -77,7 +79,9 @@ def _front_matter(run: RunSummary, facts: CardFacts) -> str:
 
 
 def _introduction(run: RunSummary, facts: CardFacts) -> str:
-    objective = {"lisa": "LISA (likelihood score alignment)"}.get(run.config.get("objective", ""))
+    objective = {"lisa": f"LISA ([likelihood score alignment]({_PAPER}))"}.get(
+        run.config.get("objective", "")
+    )
     condition = run.config.get("data", {}).get("condition", "pose")
     return (
         f"A side network that steers `{facts.backbone}` by {condition} frames, trained with "
@@ -90,16 +94,21 @@ def _usage(run: RunSummary, facts: CardFacts) -> str:
     settings = run.config.get("backbone", {})
     options = {"kind": run.backbone.get("kind", "animatediff")}
     options |= {key: settings[key] for key in _BACKBONE_OPTIONS if settings.get(key) is not None}
-    given = "".join(f", {key}={plain_settings(value)!r}" for key, value in options.items())
+    given = "".join(
+        f", {key}={json.dumps(plain_settings(value))}" for key, value in options.items()
+    )
     lora = (
-        '\npipeline.main_network.load_lora_adapter("THIS_FOLDER/lora", prefix=None)'
+        '\nload_lora(pipeline.main_network, Path("THIS_FOLDER/lora"), pipeline.backbone.network_name)'
         if facts.lora
         else ""
+    )
+    imports = (
+        "from pathlib import Path\n\nfrom lisa_video.adapters import load_lora\n" if lora else ""
     )
     return f"""## Use
 
 ```python
-from lisa_video.pipeline import PoseToVideoPipeline
+{imports}from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.poses import PoseSequence
 
 pipeline = PoseToVideoPipeline.from_pretrained("{facts.backbone}", side_network="THIS_FOLDER"{given}){lora}

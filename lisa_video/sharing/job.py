@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from diffusers import ControlNetModel
 from PIL import Image
 
 from lisa_video.backbones import load_side_network
@@ -84,7 +85,7 @@ def _finished_network(folder: Path, run: RunSummary) -> SideNetwork:
     return side
 
 
-def _as_controlnet(side: SideNetwork):
+def _as_controlnet(side: SideNetwork) -> ControlNetModel:
     if not isinstance(side, UNetSideNetwork):
         raise UserError("controlnet=true: is for side networks of AnimateDiff")
     return exported(side)

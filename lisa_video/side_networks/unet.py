@@ -205,8 +205,9 @@ class _Still(nn.Module):
 
 def _leave_out_motion(blocks: Iterable[nn.Module]) -> None:
     for block in blocks:
-        if hasattr(block, "motion_modules"):
-            block.motion_modules = nn.ModuleList(_Still() for _ in block.motion_modules)
+        modules = getattr(block, "motion_modules", None)
+        if modules is not None:
+            block.motion_modules = nn.ModuleList(_Still() for _ in modules)
 
 
 def _attends_to_text(block: nn.Module) -> bool:

@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import (
     DistributedDataParallelKwargs,
-    DistributedType,
     convert_outputs_to_fp32,
+    parse_flag_from_env,
 )
 from torch import Tensor, nn
 
@@ -45,6 +45,14 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
 
     Raises UserError for ways to share the work that a training cannot take.
     """
+    if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
+        raise UserError(
+            "DeepSpeed cannot train two networks beside a frozen backbone; launch with "
+            "configs/accelerate/fsdp2.yaml, which shares weights, gradients and optimizer as ZeRO-3 "
+            "does, or fsdp2_gathered.yaml, as ZeRO-2"
+        )
+    if sharding_settings() is not None:
+        _check_sharded(config)
     # A point without projection leaves encoder weights behind it unused.
     subset = DistributedDataParallelKwargs(
         find_unused_parameters=config.side_network.injection != "all"
@@ -54,12 +62,17 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
         gradient_accumulation_steps=config.optimizer.gradient_accumulation_steps,
         kwargs_handlers=[subset],
     )
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        raise UserError(
-            "DeepSpeed keeps side network and decoder from training beside a frozen backbone; launch "
-            "with configs/accelerate/fsdp2.yaml, which splits weights, gradients and optimizer too"
-        )
     return accelerator
+
+
+def _check_sharded(config: TrainConfig) -> None:
+    if config.optimizer.kind not in ("adamw", "adamw_fused"):
+        raise UserError(
+            f"optimizer.kind={config.optimizer.kind}: FSDP cannot split its state; take adamw or "
+            "adamw_fused"
+        )
+    if config.lora.rank:
+        raise UserError("lora: adapters do not train on a split backbone; set lora.rank 0")
 
 
 def prepare_networks(

@@ -10,7 +10,7 @@ clip is left out of one, and none is seen twice in one. So an epoch of a bucket 
 step, nor with the epochs of other buckets, but all of them go through their clips at one pace.
 
 A clip's position is the number of clips drawn before it. A run goes on from a step without further
-state.
+state, and with another number of processes, as long as a step has as many clips.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from lisa_video.buckets import TurnOrder
 from lisa_video.caching.clips import EncodedBatch, EncodedClip, TrainingClips, stack_clips
 from lisa_video.dataset import Clip, ClipBatch
+from lisa_video.errors import UserError
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.draws import Purpose, stream_seed
 from lisa_video.training.generators import seeded_generators
@@ -82,6 +83,21 @@ class BatchStream:
     @property
     def clips_per_step(self) -> int:
         return self.data.batch_size * self.passes * self.processes
+
+    @property
+    def sharing(self) -> str:
+        """What decides which clips a step has: however these are spread over passes and processes."""
+        return f"{self.clips_per_step} clips a step"
+
+    def require_sharing(self, sharing: str) -> None:
+        """UserError unless a run that saved this `sharing` goes on here with the clips it would have
+        had; an empty one, of older checkpoints, passes."""
+        if sharing not in ("", self.sharing):
+            raise UserError(
+                f"resume: the run had {sharing}, and now it would have {self.sharing}; choose "
+                "data.batch_size, optimizer.gradient_accumulation_steps and the number of processes "
+                "so that these are the same"
+            )
 
     def bucket_lines(self) -> list[str]:
         """How many clips each bucket has, a line each."""

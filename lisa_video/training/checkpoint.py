@@ -103,11 +103,16 @@ class CheckpointState:
     """`state_dict` of the optimizer."""
     scaler: dict[str, Any] | None
     """`state_dict` of the gradient scaler, with fp16."""
+    sharing: str = ""
+    """What decides which clips a step has, see `BatchStream.sharing`; empty where it is not known."""
 
     @classmethod
-    def of(cls, step: int, optimizer: Optimizer, scaler: GradScaler | None) -> CheckpointState:
-        """What there is to keep after `step`."""
-        return cls(step, whole_state(optimizer), None if scaler is None else scaler.state_dict())
+    def of(
+        cls, step: int, optimizer: Optimizer, scaler: GradScaler | None, sharing: str
+    ) -> CheckpointState:
+        """What there is to keep after `step`; all processes call this together."""
+        scaling = None if scaler is None else scaler.state_dict()
+        return cls(step, whole_state(optimizer), scaling, sharing)
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,11 @@ def save_checkpoint(
     def write(folder: Path) -> None:
         for name, model in networks.named().items():
             save_network(model, folder / name, (weights or {}).get(name))
-        values = {"optimizer": state.optimizer, "scaler": state.scaler}
+        values = {
+            "optimizer": state.optimizer,
+            "scaler": state.scaler,
+            "sharing": state.sharing,
+        }
         torch.save(values, folder / STATE_FILE)
         index = {
             "format": FORMAT_VERSION,
@@ -225,7 +234,9 @@ def load_state(checkpoint: Path) -> CheckpointState:
     step, path = read_index(checkpoint).step, checkpoint / STATE_FILE
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-        return CheckpointState(step, values["optimizer"], values["scaler"])
+        return CheckpointState(
+            step, values["optimizer"], values["scaler"], values.get("sharing", "")
+        )
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
         raise _damaged(path, "not readable", checkpoint) from None
 

@@ -62,12 +62,15 @@ FREE_KEYS = {
     "best_metric",
     "output",
     "optimizer.decay_steps",  # beside `steps`: see _changed_fall
+    # Which clips a step has is compared by itself: see `BatchStream.sharing`.
+    "optimizer.gradient_accumulation_steps",
+    "data.batch_size",
+    "data.encode_frames_at_once",
     "offload",
     "data.root",
     "data.workers",
     "data.cache",
     "data.check_clips",
-    "report",
     "trackers",
     *(f"wandb.{field.name}" for field in fields(WandbConfig)),
     *(f"validation.{field.name}" for field in fields(ValidationConfig)),

@@ -109,7 +109,11 @@ class CheckpointKeeper:
             snapshot = self.snapshot(step - 1)
             in_main_process(self.accelerator, lambda: self._write_finite(snapshot))
         kept = in_main_process(self.accelerator, lambda: latest_checkpoint(self.config.output))
-        saved = f"; the run before it is kept in {kept}" if kept else ""
+        saved = (
+            f"; the run before it is kept in {kept}, which another run can start from"
+            if kept
+            else ""
+        )
         raise UserError(
             f"step {step}: {what} is {value} on clips {listed}; look at these clips, or lower "
             f"optimizer.lr{saved}"

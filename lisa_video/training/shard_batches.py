@@ -49,6 +49,11 @@ class ShardBatchStream(BatchStream):
                 f"{processes} processes; pack the set with fewer clips_per_shard"
             )
 
+    @property
+    def sharing(self) -> str:
+        """Here each process has shards of its own."""
+        return f"{super().sharing}, shared by {self.processes} processes, in {self.passes} passes"
+
     def samples(self, steps_done: int) -> Iterator[list[Sample]]:
         """The clips of each batch from after `steps_done` steps on, without end."""
         size, step = self.data.batch_size, steps_done

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
+from av.container import OutputContainer
 from av.filter import Graph
+from av.filter.context import FilterContext
 
 from lisa_video.errors import UserError
 
@@ -71,10 +73,12 @@ def _palette(video: Path) -> av.VideoFrame:
         return palette
 
 
-def _drain(sink, gif, stream) -> None:
+def _drain(sink: FilterContext, gif: OutputContainer, stream: av.VideoStream) -> None:
+    """Encode the pictures that the filters have ready."""
     while True:
         try:
             picture = sink.pull()
         except (BlockingIOError, av.error.EOFError):
             return
+        assert isinstance(picture, av.VideoFrame)
         gif.mux(stream.encode(picture))

@@ -147,6 +147,6 @@ def _samples(container: InputContainer, origin: int) -> Iterator[tuple[int, NDAr
     resampler = av.AudioResampler(format="fltp", layout="stereo", rate=_RATE)
     for frame in container.decode(container.streams.audio[0]):
         for piece in resampler.resample(frame):
-            if piece.pts is not None:
+            if piece.pts is not None and piece.time_base is not None:
                 place = round(float(piece.pts * piece.time_base) * _RATE)
-                yield place - origin, piece.to_ndarray()
+                yield place - origin, piece.to_ndarray().astype(np.float32, copy=False)

@@ -120,3 +120,13 @@ class WebConfig:
             return self.host == "localhost" or ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def warning(self) -> str | None:
+        """What the terminal says of an address that others can reach."""
+        if self.is_local:
+            return None
+        return (
+            f"warning: host={self.host}: everybody who can reach this machine can use the page, "
+            "there is no password"
+        )

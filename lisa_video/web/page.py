@@ -36,12 +36,8 @@ _CSS = ".gradio-container {max-width: 1280px !important; margin: auto} footer {d
 
 def serve(config: WebConfig) -> None:
     """Serve the page until Ctrl-C; raises UserError where the address cannot be had."""
-    if not config.is_local:
-        print(
-            f"warning: host={config.host}: everybody who can reach this machine can use the page, "
-            "there is no password",
-            file=sys.stderr,
-        )
+    if config.warning:
+        print(config.warning, file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="lisa_video_web.") as name:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(name) / "files")
         page = build_page(config, Path(name))

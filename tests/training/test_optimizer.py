@@ -20,6 +20,7 @@ from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.optimizer import (
     build_optimizer,
     learning_rate,
+    moment_bytes,
     parameter_groups,
     restore_optimizer,
     set_learning_rate,
@@ -202,6 +203,23 @@ def test_8_bit_keeps_a_byte_for_each_moment() -> None:
     optimizer.step()
     kept = optimizer.state[parameter]
     assert kept["state1"].dtype == kept["state2"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adamw_fused", "adamw_8bit", "adafactor"])
+@pytest.mark.parametrize("shape", [(3,), (5000,), (64, 128), (8, 64, 3, 3)])
+def test_bytes_of_moments_are_counted(kind: Any, shape: tuple[int, ...]) -> None:
+    parameter = nn.Parameter(torch.zeros(shape))
+    group = {"params": [parameter], "lr_scale": 1.0, "weight_decay": 0.0}
+    optimizer = build_optimizer(OptimizerConfig(kind=kind), [group])
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    kept = [
+        value.nbytes
+        for name, value in optimizer.state[parameter].items()
+        # One table for all parameters maps 8 bits to values.
+        if isinstance(value, torch.Tensor) and name != "step" and "qmap" not in name
+    ]
+    assert moment_bytes(kind, parameter.shape) == sum(kept)
 
 
 @pytest.mark.gpu

@@ -353,7 +353,8 @@ def test_a_full_disk_of_its_own(clips: Path, encoder: ClipEncoder, tmp_path: Pat
         try:
             train(config, encoder=encoder)
         finally:
-            print("kept:", *(path.name for path in (disk / "run" / "checkpoints").iterdir()))
+            names = [path.name for path in (disk / "run" / "checkpoints").iterdir()]
+            os.write(1, f"kept: {' '.join(names)}\n".encode())
             verify_checkpoint(latest_checkpoint(config.output) or disk)
 
     assert forks.run(run, said) == 2, said.read_text()

@@ -19,11 +19,20 @@ from lisa_video.video import (
     VideoError,
     count_frames,
     iter_frames,
+    iter_frames_at,
     probe_video,
     read_video,
     write_video,
 )
-from tests.broken_videos import FAULTS, FPS, Fault, break_videos, encode, moving_frames
+from tests.broken_videos import (
+    FAULTS,
+    FPS,
+    Fault,
+    break_videos,
+    encode,
+    moving_frames,
+    write_sound_video,
+)
 
 LEVELS = 2  # of 255: what two decoders may differ by
 RANDOM_ORDER = [29, 3, 17, 17, 0, 30, 11, 4, 28]
@@ -316,3 +325,13 @@ def test_frames_that_are_not_there(bikes: np.ndarray, tmp_path: Path) -> None:
     for index in (4, -1):
         with pytest.raises(VideoError, match=rf"has no frame {index}, its frames are 0 to 3"):
             read_video(path, [0, index])
+
+
+def test_frames_at_rising_indices_come_one_by_one(tmp_path: Path) -> None:
+    write_sound_video(tmp_path / "a.mp4")
+    wanted = [2, 2, 5, 11, 11, 11, 23]
+    streamed = np.stack(list(iter_frames_at(tmp_path / "a.mp4", wanted)))
+    everything = read_video(tmp_path / "a.mp4", backend="pyav").frames
+    np.testing.assert_array_equal(streamed, everything[wanted])
+    with pytest.raises(VideoError, match="24"):
+        list(iter_frames_at(tmp_path / "a.mp4", [3, 24]))

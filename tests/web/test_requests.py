@@ -163,7 +163,9 @@ def test_only_the_newest_results_are_kept(tmp_path: Path) -> None:
     [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("here", False)],
 )
 def test_addresses_that_others_can_reach_are_known(host: str, local: bool) -> None:
-    assert replace(CONFIG, host=host).is_local == local
+    config = replace(CONFIG, host=host)
+    assert config.is_local == local
+    assert config.warning is None if local else "there is no password" in str(config.warning)
 
 
 @pytest.mark.parametrize(
