@@ -62,7 +62,8 @@ class FrozenEncoder:
         self.device: torch.device | str | None = None
         """Where the model is while it is asked for; None: where it was loaded."""
         self.dtype = torch.float32
-        self._away = False  # in main memory, whatever `device` is
+        self.away = False
+        """Whether it is in main memory until it is asked for, wherever `device` is."""
 
     @classmethod
     def of(cls, model: nn.Module) -> FrozenEncoder:
@@ -87,10 +88,10 @@ class FrozenEncoder:
         if self._model is None:
             self._model = self._load().eval().requires_grad_(False)
             cast(self._model, self.dtype)
-            self._away = True
-        if self._away and self.device is not None:
+            self.away = True
+        if self.away and self.device is not None:
             self._model.to(device=self.device)
-        self._away = False
+        self.away = False
         return self._model
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
@@ -101,13 +102,13 @@ class FrozenEncoder:
             cast(self._model, dtype)
             if device is not None:
                 self._model.to(device=device)
-                self._away = False
+                self.away = False
 
     def park(self) -> None:
         """Move the model to main memory until it is asked for again."""
         if self._model is not None:
             self._model.to(device="cpu")
-            self._away = True
+            self.away = True
 
     def key(self) -> str:
         """SHA-256 over class, settings, weights and dtype: over the files of the weights where it

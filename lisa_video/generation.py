@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -163,8 +164,9 @@ def scheduler_of(name: str, backbone: VideoBackbone) -> SchedulerMixin:
 
     Raises UserError where there is none, or it is not for what the backbone predicts.
     """
-    found = getattr(diffusers, name, None)
-    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+    found: Any = getattr(diffusers, name, None)
+    is_scheduler = isinstance(found, type) and issubclass(found, SchedulerMixin)
+    if not is_scheduler:
         raise UserError(f"sampling.scheduler={name}: diffusers has no scheduler of this name")
     own, settings = backbone.scheduler.config, {}
     flow_only = name.startswith("FlowMatch")

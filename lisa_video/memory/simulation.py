@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lisa_video.attention import use_attention
+from lisa_video.attention_config import AttentionChoice
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.buckets import Bucket
 from lisa_video.memory.tracker import MemoryTracker
@@ -92,10 +93,13 @@ def fake_training(config: TrainConfig, published: Path, *, on_cuda: bool) -> Fak
         networks = replace(networks, lora=moved(networks.lora))
     side, main = networks.side_network, backbone.main_network
     # Every kernel but the plain formula keeps no attention matrix.
-    kernel = "math" if config.attention == "math" else "sdpa"
+    kernel: AttentionChoice = "math" if config.attention == "math" else "sdpa"
     use_attention(kernel, (main, side), DTYPES[config.mixed_precision], training=True)
     side.train()
-    for module in [side] if networks.decoder is None else [side, networks.decoder]:
+    trained: list[nn.Module] = [side]
+    if networks.decoder is not None:
+        trained.append(networks.decoder)
+    for module in trained:
         if on_cuda:
             _norms_in_float32(module)
         _autocast_forward(module, DTYPES[config.mixed_precision])
@@ -130,7 +134,7 @@ def step_memory(training: FakeTraining, *, checkpointing: bool) -> StepMemory:
         terms.total.backward()
     for parameter in training.parameters:
         parameter.grad = None
-        parameter._post_accumulate_grad_hooks = None
+        parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment]
     return StepMemory(batch, tracker.activations - batch, tracker.peak - batch)
 
 
@@ -206,11 +210,14 @@ def _autocast_forward(module: nn.Module, dtype: torch.dtype) -> None:
 def _from_published(config: TrainConfig, published: Path) -> Any:
     """The settings of the backbone with the folder of its configurations for each hub name."""
 
-    def folder(name: str | None) -> str | None:
-        known = name is not None and not Path(name).is_dir() and (published / name).is_dir()
-        return str(published / str(name)) if known else name
+    def folder(name: str) -> str:
+        known = not Path(name).is_dir() and (published / name).is_dir()
+        return str(published / name) if known else name
 
     backbone = config.backbone
+    adapter = backbone.motion_adapter
     return replace(
-        backbone, path=folder(backbone.path), motion_adapter=folder(backbone.motion_adapter)
+        backbone,
+        path=folder(backbone.path),
+        motion_adapter=None if adapter is None else folder(adapter),
     )

@@ -35,6 +35,8 @@ class RenderConfig:
     output: Path
     """The video (.mp4 or .gif); must not exist. Its settings (.yaml) and figures (.json) are kept
     beside it. An mp4 keeps the sound of the driving video."""
+    loras: Mapping[str, Path] = field(default_factory=dict)
+    """Of checkpoints that were trained with adapters of the backbone: label -> folder of them."""
     sheet: Path | None = None
     """Picture (.png) with moments of all clips, in addition; must not exist."""
     video: Path | None = None
@@ -67,6 +69,9 @@ class RenderConfig:
         for label in self.side_networks:
             if not label.strip() or label in (DRIVER, SKELETON):
                 raise UserError(f"side_networks: {label!r} cannot be the label of a checkpoint")
+        for label in self.loras:
+            if not self.side_networks.get(label):
+                raise UserError(f"loras: '{label}' is no checkpoint of side_networks")
         if not self.prompts or not all(prompt.strip() for prompt in self.prompts):
             raise UserError("prompts: give at least one, and none that is empty")
         if self.output.suffix not in (".mp4", ".gif"):
@@ -94,6 +99,7 @@ class RenderConfig:
         return GenerateConfig(
             backbone=self.backbone,
             side_network=folder or self.first_side_network,
+            lora=self.loras.get(label),
             driving=self.driving,
             prompt=prompt,
             output=self.output.with_suffix(".mp4"),

@@ -89,6 +89,8 @@ def check_render(config: RenderConfig, backbone: VideoBackbone | None = None) ->
     for label, folder in config.side_networks.items():
         if folder:
             _check_side_network(label, folder, backbone)
+        if label in config.loras and not config.loras[label].is_dir():
+            raise UserError(f"loras '{label}': {config.loras[label]}: no such folder")
     check_against_backbone(config.generation(*_first_clip(config)), backbone, frames)
 
 
@@ -145,12 +147,12 @@ def _generate_clips(
     """Fill the spool; returns the poses that the clips follow, and their scores."""
     scores: Scores = {}
     detector = None if config.overlay is None else build_detector(config.overlay)
+    backbone = backbone or open_backbone(config.backbone, getattr(torch, config.dtype))
     steps = config.sampling.steps
     clips = [(label, prompt) for label in config.side_networks for prompt in config.prompts]
     for number, (label, prompt) in enumerate(tqdm(clips, desc="clips", disable=None)):
         settings = config.generation(label, prompt)
         pipeline = load_pipeline(settings, backbone)
-        backbone = pipeline.backbone
         poses = framed(driving, frame_size(settings, backbone), config.driving.framing)
 
         def on_step(step: int, label: str = label, before: int = number * steps) -> None:

@@ -98,14 +98,17 @@ def _usage(run: RunSummary, facts: CardFacts) -> str:
         f", {key}={json.dumps(plain_settings(value))}" for key, value in options.items()
     )
     lora = (
-        '\npipeline.main_network.load_lora_adapter("THIS_FOLDER/lora", prefix=None)'
+        '\nload_lora(pipeline.main_network, Path("THIS_FOLDER/lora"), pipeline.backbone.network_name)'
         if facts.lora
         else ""
+    )
+    imports = (
+        "from pathlib import Path\n\nfrom lisa_video.adapters import load_lora\n" if lora else ""
     )
     return f"""## Use
 
 ```python
-from lisa_video.pipeline import PoseToVideoPipeline
+{imports}from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.poses import PoseSequence
 
 pipeline = PoseToVideoPipeline.from_pretrained("{facts.backbone}", side_network="THIS_FOLDER"{given}){lora}

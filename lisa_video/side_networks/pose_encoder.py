@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -109,7 +110,8 @@ def _encoded(encoder: PoseEncoder | VideoPoseEncoder, frames: Tensor) -> Tensor:
     hidden = frames
     for stage in stages:
         if torch.is_grad_enabled() and encoder.gradient_checkpointing:
-            hidden = encoder._gradient_checkpointing_func(_activated, hidden, stage)
+            checkpointed: Any = encoder._gradient_checkpointing_func
+            hidden = checkpointed(_activated, hidden, stage)
         else:
             hidden = _activated(hidden, stage)
     encoded: Tensor = encoder.conv_out(hidden)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import DistributedType
 from torch import Tensor
 
 from lisa_video.adapters import adapted_layers, add_lora, lora_parameters, read_lora, save_lora
@@ -17,8 +16,6 @@ from lisa_video.errors import UserError
 from lisa_video.side_networks.base import seeded
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.draws import Purpose, stream_seed
-
-REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 @dataclass(frozen=True)
@@ -112,12 +109,3 @@ def swapped(adapters: LoraWeights | None, others: LoraWeights | None) -> Iterato
         yield
     finally:
         adapters.take(own.tensors)
-
-
-def check_distribution(config: TrainConfig, kind: DistributedType) -> None:
-    """Raise UserError where adapters would have to be spread over processes."""
-    if config.lora.rank and kind not in REPLICATED:
-        raise UserError(
-            f"lora: adapters train with every process holding all of them, not under {kind.value}; "
-            "launch with plain data parallelism, or set lora.rank 0"
-        )

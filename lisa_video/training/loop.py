@@ -17,14 +17,12 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from lisa_video.report_config import ReportConfig
 from lisa_video.training.acceleration import (
     build_accelerator,
     clip_gradients,
     prepare_networks,
     prepare_optimizer,
 )
-from lisa_video.training.adapters import check_distribution
 from lisa_video.training.agreement import in_main_process, require_same
 from lisa_video.training.average import update_averages
 from lisa_video.training.checkpoint import CheckpointState, load_state, verify_checkpoint
@@ -44,7 +42,6 @@ from lisa_video.training.optimizer import (
 )
 from lisa_video.training.pace import Pace
 from lisa_video.training.preparation import prepare_batch
-from lisa_video.training.report import write_report
 from lisa_video.training.reporting import Reporter, probe_along
 from lisa_video.training.run_folder import claim_run_folder, held_run_folder, start_checkpoint
 from lisa_video.training.run_record import RunRecord
@@ -66,7 +63,7 @@ from lisa_video.training.setup import (
     open_encoder,
     start_networks,
 )
-from lisa_video.training.sharding import whole_weights
+from lisa_video.training.sharding import check_sharding, whole_weights
 from lisa_video.training.sources import open_sources
 from lisa_video.training.state import OnStep, TrainState
 from lisa_video.training.validation import build_validator
@@ -88,7 +85,7 @@ def train(
     """
     check_precision(config)
     accelerator = build_accelerator(config)
-    check_distribution(config, accelerator.distributed_type)
+    check_sharding(config)
     with (
         ExitStack() as contexts,
         RunRecord(config) as record,
@@ -96,10 +93,7 @@ def train(
         Interruption(speaks=accelerator.is_main_process) as interruption,
     ):
         in_main_process(accelerator, lambda: contexts.enter_context(held_run_folder(config)))
-        state = _train(config, accelerator, contexts, interruption, record, encoder, on_step)
-    if config.report and record.finished:
-        write_report(ReportConfig(config.output))
-    return state
+        return _train(config, accelerator, contexts, interruption, record, encoder, on_step)
 
 
 def _train(

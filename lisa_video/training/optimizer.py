@@ -88,11 +88,12 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
     """Go on from a saved `state_dict` with the settings of now; UserError where it does not fit."""
     stored, groups = state["param_groups"], optimizer.param_groups
     try:
-        merged = [
-            {**old, **now, "params": old["params"]} for old, now in zip(stored, groups, strict=True)
-        ]
-        if any(_kinds(old) != _kinds(now) for old, now in zip(stored, groups, strict=True)):
+        pairs = list(zip(stored, groups, strict=True))
+        if any(len(old["params"]) != len(now["params"]) for old, now in pairs):
+            raise ValueError("it is of other parameters")
+        if any(_kinds(old) != _kinds(now) for old, now in pairs):
             raise ValueError("it is of another kind")
+        merged = [{**old, **now, "params": old["params"]} for old, now in pairs]
         load_whole_state(optimizer, {"state": state["state"], "param_groups": merged})
     except ValueError as error:
         raise UserError(

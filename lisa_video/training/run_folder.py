@@ -70,7 +70,6 @@ FREE_KEYS = {
     "data.workers",
     "data.cache",
     "data.check_clips",
-    "report",
     "trackers",
     *(f"wandb.{field.name}" for field in fields(WandbConfig)),
     *(f"validation.{field.name}" for field in fields(ValidationConfig)),

@@ -138,11 +138,6 @@ class RunRecord:
             figures = run_figures(read_log(self.config.output))
             self._write(replace(self._summary, step=step, figures=figures, updated=_now()))
 
-    @property
-    def finished(self) -> bool:
-        """Whether this process has written that the run is finished."""
-        return self._summary is not None and self._summary.status == "finished"
-
     def __enter__(self) -> RunRecord:
         return self
 

@@ -22,6 +22,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, 
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.errors import UserError
 from lisa_video.training.checkpoint import Networks, Weights
+from lisa_video.training.config import TrainConfig
 from lisa_video.training.split_tensors import is_sharded, whole
 
 
@@ -48,6 +49,20 @@ def sharding_settings() -> ShardingSettings | None:
         reshard_after_forward=parse_flag_from_env("FSDP_RESHARD_AFTER_FORWARD", True),
         offload=parse_flag_from_env("FSDP_OFFLOAD_PARAMS"),
     )
+
+
+def check_sharding(config: TrainConfig) -> None:
+    """Raise UserError for what trains only where each process has all weights."""
+    if sharding_settings() is None:
+        return
+    if config.lora.rank:
+        raise UserError(
+            "FSDP: adapters train where each process has all of the backbone; launch without it, "
+            "or set lora.rank 0"
+        )
+    kind = config.optimizer.kind
+    if kind not in ("adamw", "adamw_fused"):
+        raise UserError(f"FSDP: optimizer.kind={kind} needs whole weights; give adamw")
 
 
 def shard_networks(accelerator: Accelerator, backbone: VideoBackbone, networks: Networks) -> None:

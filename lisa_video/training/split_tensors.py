@@ -12,8 +12,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 
-def is_sharded(network: nn.Module) -> bool:
-    """Whether the processes share this network's weights."""
+def is_sharded(network: object) -> bool:
+    """Whether the processes share a network's weights."""
     return isinstance(network, FSDPModule)
 
 
@@ -46,9 +46,6 @@ def whole_state(optimizer: Optimizer) -> dict[str, Any]:
 def load_whole_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Let an optimizer take a `state_dict` of whole tensors, split as its parameters are."""
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    if not any(isinstance(each, DTensor) for each in parameters):
-        optimizer.load_state_dict(dict(state))
-        return
     split = {
         index: {name: _split_like(value, parameters[index]) for name, value in values.items()}
         for index, values in state["state"].items()

@@ -179,6 +179,7 @@ def test_a_pose_file_may_bring_its_video(models: Path, driver: Path, tmp_path: P
         ({"driving__frames": 21}, "poses.npz: has 20 frames, and 21 frames from"),
         ({"driving__frames": 17}, "driving.frames=17: this backbone takes at most 16"),
         ({"overlay": "eyes"}, "unknown pose detector 'eyes'"),
+        ({"loras": '{"first": "gone"}'}, "loras 'first': gone: no such folder"),
         ({"side_networks": '{"a": "nowhere"}'}, "side_networks 'a': nowhere: .*no such folder"),
         ({"driving__poses": "nobody.npz"}, "nobody.npz: no person in any of its 4 frames"),
         ({"driving__poses": "two.npz"}, "two.npz: shows 2 people, and one is expected; choose"),
@@ -251,6 +252,7 @@ def test_nothing_is_overwritten(models: Path, tmp_path: Path, name: str) -> None
     [
         ({"side_networks": '{"a": null}'}, "at least one label with a folder"),
         ({"side_networks": '{"driver": "a"}'}, "'driver' cannot be the label"),
+        ({"loras": '{"alone": "a"}'}, "loras: 'alone' is no checkpoint of side_networks"),
         ({"prompts": '["a", " "]'}, "prompts: give at least one, and none that is empty"),
         ({"output": "a.avi"}, "has to end in .mp4 or .gif"),
         ({"sheet": "a.jpg"}, "has to end in .png"),

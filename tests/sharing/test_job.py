@@ -1,5 +1,7 @@
 """A run of the real training loop, shared, and loaded as on another machine."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +95,21 @@ def test_a_hub_name_of_the_backbone_goes_into_the_card(run: Path, tmp_path: Path
     assert head["base_model"] == "some/backbone" and head["license"] == "mit"
     assert 'from_pretrained("some/backbone", side_network="THIS_FOLDER"' in card
     assert "samples.png" not in card
+
+
+def test_adapters_of_the_backbone_are_taken_along(run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    (copied / "lora").mkdir()
+    (copied / "lora" / "pytorch_lora_weights.safetensors").write_bytes(b"weights")
+    folder = share(ShareConfig(copied, tmp_path / "shared"))
+    assert [path.name for path in (folder / "lora").iterdir()] == [
+        "pytorch_lora_weights.safetensors"
+    ]
+    card = (folder / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    compile(example, "card", "exec")
+    assert "load_lora(pipeline.main_network" in example
 
 
 def test_what_cannot_be_shared_is_refused(run: Path, tmp_path: Path) -> None:

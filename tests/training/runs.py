@@ -76,7 +76,6 @@ def tiny_config(clips: Path, output: Path, backbone: str = "unused", **changes: 
         pose_dropout=0.2,
         log_every=1,
         checkpoint_every=100,
-        report=False,
     )
     for name, value in changes.items():
         section, _, key = name.rpartition("__")

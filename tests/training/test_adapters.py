@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import DistributedType
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import Tensor
@@ -25,13 +24,13 @@ from lisa_video.adapters import (
 from lisa_video.cli import resolved_yaml
 from lisa_video.errors import UserError
 from lisa_video.pipeline import PoseToVideoPipeline
-from lisa_video.training.adapters import check_distribution
 from lisa_video.training.checkpoint import checkpoints, load_state
 from lisa_video.training.config import LoraConfig
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.loop import train
 from lisa_video.training.run_folder import read_log
 from lisa_video.training.setup import start_networks
+from lisa_video.training.sharding import check_sharding
 from lisa_video.training.state import TrainState
 from tests.tiny import model_inputs, tiny_backbone, tiny_checkpoint
 from tests.training.resuming import assert_resumes_exactly
@@ -263,9 +262,16 @@ def test_two_processes_train_adapters_as_one_with_twice_the_batch(
     torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=1e-5)
 
 
-def test_only_replicas_train_adapters(clips: Path, tmp_path: Path) -> None:
-    config = tiny_config(clips, tmp_path, lora=LORA)
-    check_distribution(config, DistributedType.MULTI_CPU)
-    check_distribution(tiny_config(clips, tmp_path), DistributedType.FSDP)
-    with pytest.raises(UserError, match=r"not under FSDP; .* lora\.rank 0"):
-        check_distribution(config, DistributedType.FSDP)
+def test_split_weights_train_no_adapters_and_keep_adamw(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_lora = tiny_config(clips, tmp_path, lora=LORA)
+    other_kind = tiny_config(clips, tmp_path, optimizer__kind="adamw_8bit")
+    for config in (with_lora, other_kind):
+        check_sharding(config)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    check_sharding(tiny_config(clips, tmp_path, optimizer__kind="adamw_fused"))
+    for config, part in ((with_lora, r"lora\.rank 0"), (other_kind, "adamw_8bit")):
+        with pytest.raises(UserError, match=f"FSDP: .*{part}"):
+            check_sharding(config)

@@ -72,8 +72,6 @@ class TrainConfig:
     trackers: list[TrackerName] = field(default_factory=lambda: ["tensorboard"])
     """Who gets what log.jsonl gets, and the validation videos; wandb needs the extra of that name."""
     wandb: WandbConfig = field(default_factory=WandbConfig)
-    report: bool = True
-    """Write report.html at the end; pipelines/report.py writes it at any time."""
     text_dropout: float = 0.1
     """Share of captions replaced by the empty one."""
     pose_dropout: float = 0.0
