@@ -4,4 +4,9 @@ Importing this package is light on purpose: torch, diffusers and the video reade
 modules that use them, so that `--help` and configuration errors answer at once.
 """
 
+import logging
+
+# diffusers imports it wherever it is installed; on a CPU it then warns of kernels that nobody asked for.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 __version__ = "0.1.0"

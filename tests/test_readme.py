@@ -20,17 +20,27 @@ ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("animatediff", "wan")
 
 
-def readme_commands(kind: str = "animatediff") -> dict[str, list[str]]:
-    """Job, a benchmark with its name -> words of its command in the README: that with a config of
-    this backbone, or of none."""
+def readme_lines() -> list[list[str]]:
+    """The words of each of its python commands."""
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
-    commands = [shlex.split(line) for line in lines if line.startswith("python ")]
+    return [shlex.split(line) for line in lines if line.startswith("python ")]
+
+
+def readme_commands(kind: str = "animatediff") -> dict[str, list[str]]:
+    """Job, a benchmark with its name -> words of its first command in the README: that with a config
+    of this backbone, or of none."""
     return {
         " ".join([Path(words[1]).stem, *(w for w in words[2:3] if not w.startswith("-"))]): words
-        for words in commands
+        for words in reversed(readme_lines())
         if all(f"configs/{other}/" not in " ".join(words) for other in KINDS if other != kind)
     }
+
+
+def readme_line(part: str) -> list[str]:
+    """The one command with this flag."""
+    (words,) = [words for words in readme_lines() if part in words]
+    return words
 
 
 def run(words: list[str], extra: dict[str, object]) -> None:
@@ -58,7 +68,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_job_is_in_the_readme() -> None:
-    jobs = {path.stem for path in (ROOT / "pipelines").glob("*.py")}
+    jobs = {path.stem for name in ("pipelines", "demo") for path in (ROOT / name).glob("*.py")}
+    jobs.remove("run_demo")  # which `make demo` runs
     named = set().union(*(readme_commands(kind) for kind in KINDS))
     assert {name.partition(" ")[0] for name in named} == jobs
 
@@ -71,6 +82,8 @@ def test_train_generate_evaluate(folder: Path) -> None:
         "steps": 2,
         "probe.clips": 2,
         "probe.draws": 1,
+        "validation.clips": 2,
+        "validation.inference_steps": 1,
         "output": folder / "train",
     }
     run(commands["train"], small_run)
@@ -86,10 +99,67 @@ def test_train_generate_evaluate(folder: Path) -> None:
         },
     )
     run(
-        commands["evaluate"],
+        readme_line("configs/evaluate.yaml"),
         {"fake": videos, "poses": videos / "poses", "json": folder / "scores.json"},
     )
     assert (folder / "scores.json").is_file()
+
+
+def test_what_a_training_needs_is_told_without_weights() -> None:
+    words = readme_line("--estimate")
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "of 24.00 GiB" in done.stdout
+
+
+def test_report_and_share(folder: Path) -> None:
+    """Of the run that was trained above."""
+    commands, trained = readme_commands(), str(folder / "train")
+    for job, extra in (
+        ("report outputs/train_lisa", {"html": folder / "run.html"}),
+        ("share outputs/train_lisa", {"out": folder / "shared"}),
+    ):
+        run([trained if w == "outputs/train_lisa" else w for w in commands[job]], extra)
+    assert "data:image" in (folder / "run.html").read_text()
+    assert (folder / "shared" / "README.md").is_file()
+
+
+def test_long_video_and_another_build(folder: Path) -> None:
+    small = {"sampling.steps": 2, "window.frames": 8, "window.overlap": 4}
+    run(readme_line("--window.frames"), small | {"output": folder / "long.mp4"})
+    assert (folder / "long.mp4").is_file()
+    built = {"sampling.steps": 2, "output": folder / "built.mp4"}
+    run(readme_line("--driving.retarget.build.height"), built)
+    assert (folder / "built.driver.json").is_file()
+
+
+def test_demos(folder: Path) -> None:
+    commands = readme_commands()
+    run(
+        commands["render"],
+        {"sampling.steps": 2, "output": folder / "grid.mp4", "sheet": folder / "grid.png"},
+    )
+    assert (folder / "grid.mp4").is_file()
+    run([*commands["app"], "--dry-run"], {})
+
+
+def test_compose(folder: Path) -> None:
+    run(
+        readme_commands()["compose"],
+        {
+            "training.data.root": folder / "figures",
+            "training.data.batch_size": 2,
+            "training.steps": 1,
+            "training.probe.every": 0,
+            "training.output": folder / "compose",
+            "objectives": "[plain]",
+            "score.clips": 1,
+            "score.inference_steps": 1,
+        },
+    )
+    assert (folder / "compose" / "sheet.png").is_file()
 
 
 def test_evaluate_against_real_clips(folder: Path) -> None:
@@ -129,6 +199,8 @@ def test_train_and_generate_with_wan(folder: Path) -> None:
             "steps": 2,
             "probe.clips": 2,
             "probe.draws": 1,
+            "validation.clips": 2,
+            "validation.inference_steps": 1,
             "output": folder / "train_wan",
         },
     )

@@ -88,11 +88,14 @@ def measure_costs(config: LongVideoBenchmarkConfig) -> LongVideoCosts:
     pipeline, poses = load_pipeline(config), driver(config, config.frames)
     long = np.stack(list(generated(config, pipeline, poses, config.seed)))
     short = list(_short_clips(config, pipeline, poses))
-    cuts = np.cumsum([len(clip) for clip, _ in short])[:-1]
+    clips = np.concatenate([clip for clip, _ in short])
+    starts = range(0, len(clips), config.window.frames)
+    step = pipeline.backbone.frames_per_latent
+    inner = [start + place for start in starts for place in range(1, config.window.frames, step)]
     return LongVideoCosts(
         peak,
-        seam_flicker(frame_changes(long), last_seams(config, pipeline)),
-        seam_flicker(frame_changes(np.concatenate([clip for clip, _ in short])), list(cuts)),
+        seam_flicker(frame_changes(long), last_seams(config, pipeline), range(1, len(long), step)),
+        seam_flicker(frame_changes(clips), starts, inner),
         None if config.side_network is None else _adherence(config, (long, poses), short),
     )
 

@@ -5,7 +5,7 @@ Shape legend: F frames, H W pixels; frames are uint8 RGB.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -40,17 +40,26 @@ def frame_changes(frames: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
     return np.asarray(changes, np.float64)
 
 
-def seam_flicker(changes: NDArray[np.float64], seams: Sequence[int]) -> SeamFlicker:
-    """Flicker where a frame of `seams` follows on the one before it, and everywhere else.
+def seam_flicker(
+    changes: NDArray[np.float64], seams: Iterable[int], others: Iterable[int]
+) -> SeamFlicker:
+    """Flicker where a frame of `seams` follows on the one before it, and where one of `others` does
+    that is no seam.
 
-    `changes` is what `frame_changes` makes of F frames. Raises UserError where there is no seam
-    among them, or nothing else.
+    `changes` is what `frame_changes` makes of F frames. Where a VAE compresses time, `others` should
+    be the first frames of latent frames: seams lie there as well, and from one latent frame to the
+    next there is more change than within. Raises UserError where one of both is empty.
     """
-    at_seam = np.zeros(len(changes), bool)
-    at_seam[[frame - 1 for frame in seams if 1 <= frame <= len(changes)]] = True
-    if not at_seam.any() or at_seam.all():
+    inside = range(1, len(changes) + 1)
+    seam_frames = {frame for frame in seams if frame in inside}
+    other_frames = {frame for frame in others if frame in inside} - seam_frames
+    if not seam_frames or not other_frames:
         raise UserError(
-            f"seam flicker: {int(at_seam.sum())} of {len(changes)} changes are at seams, there "
-            "must be some at seams and some elsewhere"
+            f"seam flicker: {len(seam_frames)} seams and {len(other_frames)} other places in "
+            f"{len(changes) + 1} frames, there must be some of both"
         )
-    return SeamFlicker(float(changes[at_seam].mean()), float(changes[~at_seam].mean()))
+    at_seams, elsewhere = (
+        float(np.mean([changes[frame - 1] for frame in sorted(frames)]))
+        for frames in (seam_frames, other_frames)
+    )
+    return SeamFlicker(at_seams, elsewhere)

@@ -322,7 +322,8 @@ def test_chunks_are_what_the_vae_decodes_at_once(residual: bool) -> None:
     if residual:
         patched = {"patch_size": 2, "in_channels": 12, "out_channels": 12, "is_residual": True}
         config = dict(backbone.vae.config) | patched | {"dim_mult": [1, 2, 2]}
-        backbone.vae = AutoencoderKLWan(**config).eval()
+        others = backbone.text_encoder, backbone.tokenizer, backbone.scheduler
+        backbone = WanBackbone(backbone.main_network, AutoencoderKLWan(**config), *others)
     latents = torch.randn(2, LATENT_CHANNELS, 4, 6, 4)
     with torch.no_grad():
         expected = backbone.vae.decode(backbone._unscaled(latents)).sample
