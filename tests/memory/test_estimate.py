@@ -1,6 +1,5 @@
 """The estimate of a training's memory, beside what such trainings really take."""
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from lisa_video.benchmarks.parameters import read_training, training_size
 from lisa_video.errors import UserError
@@ -68,7 +68,9 @@ def test_a_training_takes_what_was_estimated(
     checkpoint = checkpoints[changes.get("backbone__kind", "animatediff")]
     config = settings(clips, checkpoint, tmp_path / "run", **changes)
     estimated = estimate_memory(config, on_cuda=False).peak
+    AcceleratorState._reset_state(reset_partial_state=True)  # of another precision
     measured = training_peak(config, torch.device("cpu"), lambda backbone: backbone)
+    AcceleratorState._reset_state(reset_partial_state=True)
     assert estimated == pytest.approx(measured, rel=CLOSE), estimated / measured
 
 
@@ -176,7 +178,7 @@ def test_estimate_keys_stay_out_of_the_training(clips: Path, tmp_path: Path) -> 
     config = tiny_config(clips, tmp_path / "run")
     job = TrainJobConfig(**vars(config), estimate=True, estimate_memory="8GiB")
     assert job.training == config
-    assert "estimate" not in json.dumps(vars(job.training), default=str)
+    assert not [key for key in vars(job.training) if "estimate" in key]
     assert not encoded(job)
 
 
