@@ -11,6 +11,7 @@ L tokens of text, D text width.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,9 @@ def step_memory(training: FakeTraining, *, checkpointing: bool) -> StepMemory:
     tracker = MemoryTracker()
     tracker.ignore(backbone.main_network, *training.trained)
     tracker.watch(training.parameters)
-    with training.mode, tracker:
+    with training.mode, tracker, warnings.catch_warnings():
+        # Of CPU kernels that are slow for a mixture of dtypes: none runs here.
+        warnings.filterwarnings("ignore", message="Mismatch dtype")
         noised, conditions = _inputs(training)
         batch = tracker.held
         terms = training_losses(backbone, networks.side_network, noised, conditions, lisa)
