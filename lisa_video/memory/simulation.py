@@ -91,6 +91,7 @@ def fake_training(config: TrainConfig, published: Path, *, on_cuda: bool) -> Fak
         for module in (backbone.main_network, backbone.vae, backbone.text_encoder, *parts):
             if module is not None:
                 module.to_empty(device="cpu")
+        backbone.text_encoder.tie_weights()  # which have become two
         networks = replace(networks, lora=moved(networks.lora))
     side, main = networks.side_network, backbone.main_network
     # Every kernel but the plain formula keeps no attention matrix.
