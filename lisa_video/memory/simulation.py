@@ -11,6 +11,7 @@ L tokens of text, D text width.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ def fake_training(config: TrainConfig, published: Path, *, on_cuda: bool) -> Fak
         for module in (backbone.main_network, backbone.vae, backbone.text_encoder, *parts):
             if module is not None:
                 module.to_empty(device="cpu")
+        backbone.text_encoder.tie_weights()  # which have become two
         networks = replace(networks, lora=moved(networks.lora))
     side, main = networks.side_network, backbone.main_network
     # Every kernel but the plain formula keeps no attention matrix.
@@ -127,7 +129,9 @@ def step_memory(training: FakeTraining, *, checkpointing: bool) -> StepMemory:
     tracker = MemoryTracker()
     tracker.ignore(backbone.main_network, *training.trained)
     tracker.watch(training.parameters)
-    with training.mode, tracker:
+    with training.mode, tracker, warnings.catch_warnings():
+        # Of CPU kernels that are slow for a mixture of dtypes: none runs here.
+        warnings.filterwarnings("ignore", message="Mismatch dtype")
         noised, conditions = _inputs(training)
         batch = tracker.held
         terms = training_losses(backbone, networks.side_network, noised, conditions, lisa)

@@ -132,7 +132,7 @@ def test_released_checkpoints_are_estimated_without_their_weights(name: str) -> 
     size = training_size(config, published)
     average = estimate.weights["average of the side network"]
     held = estimate.resident - estimate.overhead + estimate.gradients
-    assert held == size.frozen_bytes + size.trained_bytes
+    assert held == pytest.approx(size.frozen_bytes + size.trained_bytes, rel=1e-3)
     assert average < size.trained_bytes / 4
     assert GIB < estimate.activations < 40 * GIB
     # Most of what is kept without gradient checkpointing is computed again with it.
