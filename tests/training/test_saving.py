@@ -153,7 +153,7 @@ def test_ctrl_c_reaches_reading_processes_too_late(
     whole: TrainConfig, clips: Path, encoder: ClipEncoder, tmp_path: Path
 ) -> None:
     """The terminal sends it to all processes of a job."""
-    config = short_config(clips, tmp_path / "run", steps=10_000, data__workers=2)
+    config = short_config(clips, tmp_path / "run", steps=500, data__workers=2)
 
     def run() -> None:
         os.setpgrp()
