@@ -6,7 +6,9 @@ modules that use them, so that `--help` and configuration errors answer at once.
 
 import logging
 
-# diffusers imports it wherever it is installed; on a CPU it then warns of kernels that nobody asked for.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# What diffusers imports wherever it is installed warns, on a CPU or without torchvision, of parts that
+# nobody here asked for.
+for _name in ("bitsandbytes.backends.cpu.ops", "transformers.utils.import_utils"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
