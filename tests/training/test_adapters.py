@@ -1,8 +1,5 @@
 """Training with adapters in the main network."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,6 @@ from lisa_video.adapters import (
     own_weights,
     remove_lora,
 )
-from lisa_video.cli import resolved_yaml
 from lisa_video.errors import UserError
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.training.checkpoint import checkpoints, load_state
@@ -33,6 +29,7 @@ from lisa_video.training.setup import start_networks
 from lisa_video.training.sharding import check_sharding
 from lisa_video.training.state import TrainState
 from tests.tiny import model_inputs, tiny_backbone, tiny_checkpoint
+from tests.training.processes import run_training
 from tests.training.resuming import assert_resumes_exactly
 from tests.training.runs import tiny_config
 
@@ -248,16 +245,7 @@ def test_two_processes_train_adapters_as_one_with_twice_the_batch(
             probe__every=0,
             optimizer__gradient_accumulation_steps=2,
         )
-        (tmp_path / "train.yaml").write_text(resolved_yaml(config))
-        arguments = ["--config", str(tmp_path / "train.yaml")]
-        launcher = ["torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-        subprocess.run(
-            [sys.executable, "-m", *launcher, "pipelines/train.py", *arguments],
-            cwd=ROOT,
-            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-            check=True,
-            capture_output=True,
-        )
+        run_training(config, processes)
         weights.append(load_file(config.output / "lora" / WEIGHTS_FILE))
     torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=1e-5)
 

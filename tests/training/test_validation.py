@@ -24,8 +24,8 @@ from lisa_video.video import read_video
 from tests.caching.conftest import cache_config
 from tests.evaluation.test_held_out import held_out_clip
 from tests.tiny import tiny_checkpoint
+from tests.training.processes import run_training
 from tests.training.runs import tiny_config, untimed_log
-from tests.training.test_distributed import launch
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_two_processes_share_the_clips(
             alignment__frame_weighting=False,
             pose_dropout=0.0,
         )
-        launch(config, processes, tmp_path)
+        run_training(config, processes)
         found[processes] = [
             row["validation/keypoint_distance"] or 0.0
             for row in read_log(config.output)
