@@ -33,7 +33,6 @@ from tests.training.processes import run_training
 from tests.training.resuming import assert_resumes_exactly
 from tests.training.runs import tiny_config
 
-ROOT = Path(__file__).parents[2]
 LORA = LoraConfig(rank=2, alpha=4, lr_scale=2.0)
 
 
