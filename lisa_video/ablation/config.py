@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lisa_video.cli import with_changes
-from lisa_video.comparison.config import ScoreConfig
+from lisa_video.comparison.config import ScoreConfig, check_scored
 from lisa_video.config_checks import at_least
 from lisa_video.errors import UserError
 from lisa_video.training.config import TrainConfig
@@ -50,15 +50,7 @@ class AblateConfig:
 
     def __post_init__(self) -> None:
         at_least(0, threads=self.threads)
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise UserError(f"seeds={self.seeds}: give at least one, each once")
-        if self.score.at[-1] != self.training.steps:
-            raise UserError(
-                f"score.at ends at {self.score.at[-1]}, training.steps is {self.training.steps}: "
-                "the last step must be scored"
-            )
-        if not self.training.probe.every:
-            raise UserError("training.probe.every=0: the ablation needs the adherence probe")
+        check_scored(self)
         if self.reference not in self.arms:
             raise UserError(
                 f"reference={self.reference}: is none of the arms {', '.join(self.arms)}"

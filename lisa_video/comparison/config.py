@@ -68,8 +68,25 @@ class Scored(Protocol):
         """What all arms share."""
 
     @property
+    def seeds(self) -> list[int]:
+        """Each for every arm."""
+
+    @property
     def score(self) -> ScoreConfig:
         """How they are scored."""
+
+
+def check_scored(config: Scored) -> None:
+    """Raise UserError where the seeds or the scored steps are none that arms can be compared by."""
+    if not config.seeds or len(set(config.seeds)) != len(config.seeds):
+        raise UserError(f"seeds={config.seeds}: give at least one, each once")
+    if config.score.at[-1] != config.training.steps:
+        raise UserError(
+            f"score.at ends at {config.score.at[-1]}, training.steps is {config.training.steps}: "
+            "the last step must be scored"
+        )
+    if not config.training.probe.every:
+        raise UserError("training.probe.every=0: arms are compared by the adherence probe")
 
 
 @dataclass(frozen=True)
@@ -110,15 +127,7 @@ class CompareConfig:
     """Torch threads; 0 takes torch's default."""
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise UserError(f"seeds={self.seeds}: give at least one, each once")
-        if self.score.at[-1] != self.training.steps:
-            raise UserError(
-                f"score.at ends at {self.score.at[-1]}, training.steps is {self.training.steps}: "
-                "the last step must be scored"
-            )
-        if not self.training.probe.every:
-            raise UserError("training.probe.every=0: the comparison needs the adherence probe")
+        check_scored(self)
         if not 0 < self.breakthrough_fraction < 1:
             raise UserError("breakthrough_fraction must lie between 0 and 1")
 
