@@ -25,4 +25,4 @@ def run_training(config: TrainConfig, processes: int, **environment: str) -> Non
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-6000:]
