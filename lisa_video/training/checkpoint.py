@@ -162,7 +162,9 @@ def save_checkpoint(
 
 
 def save_network(
-    model: ModelMixin | TapDecoders | LoraWeights, folder: Path, weights: Mapping[str, Tensor] | None = None
+    model: ModelMixin | TapDecoders | LoraWeights,
+    folder: Path,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Save a network as diffusers does; where `weights` are given, these in place of its own."""
     if weights is None:
@@ -170,9 +172,7 @@ def save_network(
     elif isinstance(model, TapDecoders):
         for tap, path in decoder_folders(folder, list(model)).items():
             own = {key: each for key, each in weights.items() if key.startswith(f"{tap}.")}
-            save_network(
-                model[tap], path, {key.removeprefix(f"{tap}."): own[key] for key in own}
-            )
+            save_network(model[tap], path, {key.removeprefix(f"{tap}."): own[key] for key in own})
     else:
         model.save_config(folder)
         plain = {name: tensor.contiguous() for name, tensor in weights.items()}

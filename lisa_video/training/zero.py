@@ -101,6 +101,8 @@ class ZeroOptimizer(Optimizer):
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add a pass's gradients; `last`: the step's last pass."""
         self.engine.set_gradient_accumulation_boundary(last)
+        # As the engine does in a forward of its own: from here on the passes count.
+        self._zero.clear_backward_seen_flag()
         self.engine.backward(loss)
 
     def update(self) -> Tensor:
