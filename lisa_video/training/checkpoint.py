@@ -174,6 +174,7 @@ def save_network(
             own = {key: each for key, each in weights.items() if key.startswith(f"{tap}.")}
             save_network(model[tap], path, {key.removeprefix(f"{tap}."): own[key] for key in own})
     else:
+        assert isinstance(model, ModelMixin)
         model.save_config(folder)
         plain = {name: tensor.contiguous() for name, tensor in weights.items()}
         save_file(plain, folder / "diffusion_pytorch_model.safetensors", {"format": "pt"})

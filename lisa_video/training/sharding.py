@@ -92,7 +92,9 @@ def whole_weights(networks: Networks) -> Weights | None:
     if not is_sharded(networks.side_network):
         return None
     if is_partitioned(networks.side_network):
-        return gathered_states(networks.named())
+        return gathered_states(
+            {key: each for key, each in networks.named().items() if isinstance(each, nn.Module)}
+        )
     return {
         name: {key: whole(tensor) for key, tensor in network.state_dict().items()}
         for name, network in networks.named().items()

@@ -13,14 +13,16 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 
-def is_sharded(network: nn.Module) -> bool:
+def is_sharded(network: object) -> bool:
     """Whether the processes share a network's weights."""
     return isinstance(network, FSDPModule) or is_partitioned(network)
 
 
-def is_partitioned(network: nn.Module) -> bool:
+def is_partitioned(network: object) -> bool:
     """Whether it is DeepSpeed that splits a network's weights."""
-    return any(hasattr(each, "ds_id") for each in network.parameters())
+    return isinstance(network, nn.Module) and any(
+        hasattr(each, "ds_id") for each in network.parameters()
+    )
 
 
 @contextmanager

@@ -113,7 +113,7 @@ class ZeroOptimizer(Optimizer):
         norm = self.engine.get_global_grad_norm()
         return torch.as_tensor(math.inf if norm is None else norm)
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Nothing: `update` has done it."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -178,7 +178,7 @@ class ZeroOptimizer(Optimizer):
         is of a fused optimizer."""
         zero, groups = self._zero, self.param_groups
         if not self._split_weights():
-            flats, owners = zero.single_partition_of_fp32_groups, range(len(groups))
+            flats, owners = zero.single_partition_of_fp32_groups, list(range(len(groups)))
         else:
             flats = zero.fp32_partitioned_groups_flat
             owners = [zero.sub_group_to_group_id[index] for index in range(len(flats))]
