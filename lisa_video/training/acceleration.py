@@ -12,7 +12,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import (
     DistributedDataParallelKwargs,
     convert_outputs_to_fp32,
-    parse_flag_from_env,
+    patch_environment,
 )
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from lisa_video.training.agreement import mean_over_processes
 from lisa_video.training.checkpoint import Networks
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.sharding import shard_networks, sharding_settings
+from lisa_video.training.zero import FLAG, ZeroOptimizer, check_zero, zero_stage
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -45,24 +46,20 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
 
     Raises UserError for ways to share the work that a training cannot take.
     """
-    if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
-        raise UserError(
-            "DeepSpeed cannot train two networks beside a frozen backbone; launch with "
-            "configs/accelerate/fsdp2.yaml, which shares weights, gradients and optimizer as ZeRO-3 "
-            "does, or fsdp2_gathered.yaml, as ZeRO-2"
-        )
+    check_zero(config)
     if sharding_settings() is not None:
         _check_sharded(config)
     # A point without projection leaves encoder weights behind it unused.
     subset = DistributedDataParallelKwargs(
         find_unused_parameters=config.side_network.injection != "all"
     )
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.optimizer.gradient_accumulation_steps,
-        kwargs_handlers=[subset],
-    )
-    return accelerator
+    # accelerate's own DeepSpeed takes one network, and splits those that transformers loads.
+    with patch_environment(**{FLAG: "false"}):
+        return Accelerator(
+            mixed_precision=config.mixed_precision,
+            gradient_accumulation_steps=config.optimizer.gradient_accumulation_steps,
+            kwargs_handlers=[subset],
+        )
 
 
 def _check_sharded(config: TrainConfig) -> None:
@@ -85,39 +82,62 @@ def prepare_networks(
     """
     side, decoder = networks.side_network, networks.decoder
     replicated = [] if networks.lora is None else list(networks.lora.tensors.values())
-    if sharding_settings() is None:
+    if sharding_settings() is None and zero_stage() is None:
         trained = [each for each in (side, decoder) if each is not None]
         wrapped = [accelerator.prepare(each) for each in trained]
         return Prepared(
             wrapped[0], wrapped[1] if decoder is not None else None, wrapped, replicated
         )
-    shard_networks(accelerator, backbone, networks)
+    if zero_stage() is None:
+        shard_networks(accelerator, backbone, networks)
     for each in (side, decoder):
         if each is not None and accelerator.native_amp:
             # As accelerate does for networks that it wraps itself.
             forward = torch.autocast(accelerator.device.type, backbone.dtype)(each.forward)
             each.forward = convert_outputs_to_fp32(forward)  # type: ignore[method-assign]
+    if zero_stage() is not None:
+        # The optimizer averages their gradients.
+        return Prepared(side, decoder, [], [])
     if decoder is not None:
         replicated += decoder.parameters()
     return Prepared(side, decoder, [side], replicated)
 
 
-def prepare_optimizer(accelerator: Accelerator, optimizer: Optimizer) -> AcceleratedOptimizer:
+def prepare_optimizer(
+    accelerator: Accelerator, optimizer: Optimizer, prepared: Prepared, config: TrainConfig
+) -> AcceleratedOptimizer | ZeroOptimizer:
     """Wrap an optimizer that was made over the parameters of prepared networks."""
+    if zero_stage() is not None:
+        trained = [each for each in (prepared.side_network, prepared.decoder) if each is not None]
+        return ZeroOptimizer(trained, optimizer, config, accelerator.device.type)
     if sharding_settings() is not None:
         # accelerate would prepare the networks with it.
         return accelerator.prepare_optimizer(optimizer)
-    prepared: AcceleratedOptimizer = accelerator.prepare(optimizer)
-    return prepared
+    wrapped: AcceleratedOptimizer = accelerator.prepare(optimizer)
+    return wrapped
+
+
+def backward(accelerator: Accelerator, optimizer: Optimizer, loss: Tensor) -> None:
+    """Add a pass's gradients to those of the step."""
+    if isinstance(optimizer, ZeroOptimizer):
+        optimizer.backward(loss, last=accelerator.sync_gradients)
+    else:
+        accelerator.backward(loss)
 
 
 def clip_gradients(
     accelerator: Accelerator,
+    optimizer: Optimizer,
     parameters: Sequence[Tensor],
     most: float,
     replicated: Sequence[Tensor],
 ) -> Tensor:
-    """Average what no wrapper averages, and clip all gradients to the norm `most`; their norm."""
+    """Average what no wrapper averages, and clip all gradients to the norm `most`; their norm.
+
+    Under DeepSpeed this makes the step as well, unless that norm is not finite.
+    """
+    if isinstance(optimizer, ZeroOptimizer):
+        return optimizer.update()
     for parameter in replicated:
         if parameter.grad is not None:
             parameter.grad = mean_over_processes(parameter.grad)

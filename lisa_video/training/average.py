@@ -12,7 +12,7 @@ from torch import Tensor
 from lisa_video.side_networks.base import SideNetwork
 from lisa_video.training.checkpoint import Networks
 from lisa_video.training.config import EmaConfig
-from lisa_video.training.split_tensors import own_parts
+from lisa_video.training.split_tensors import gathered, is_partitioned, own_parts
 
 
 def frozen_copy(network: SideNetwork) -> SideNetwork:
@@ -25,7 +25,13 @@ def update_averages(networks: Networks, config: EmaConfig, step: int) -> None:
     if step % config.every:
         return
     decay = average_decay(config, step)
-    if networks.average is not None:
+    if networks.average is not None and is_partitioned(networks.side_network):
+        # The average is whole: one weight after the other, lest all are gathered at once.
+        pairs = zip(networks.average.parameters(), networks.side_network.parameters(), strict=True)
+        for average, weight in pairs:
+            with gathered([weight]):
+                update_average([average], [weight], decay)
+    elif networks.average is not None:
         update_average(own_parts(networks.average), own_parts(networks.side_network), decay)
     if networks.lora is not None and networks.lora_average is not None:
         weights = networks.lora.tensors.values()

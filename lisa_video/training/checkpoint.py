@@ -162,12 +162,19 @@ def save_checkpoint(
 
 
 def save_network(
-    model: ModelMixin, folder: Path, weights: Mapping[str, Tensor] | None = None
+    model: ModelMixin | TapDecoders | LoraWeights,
+    folder: Path,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Save a network as diffusers does; where `weights` are given, these in place of its own."""
     if weights is None:
         model.save_pretrained(folder)
+    elif isinstance(model, TapDecoders):
+        for tap, path in decoder_folders(folder, list(model)).items():
+            own = {key: each for key, each in weights.items() if key.startswith(f"{tap}.")}
+            save_network(model[tap], path, {key.removeprefix(f"{tap}."): own[key] for key in own})
     else:
+        assert isinstance(model, ModelMixin)
         model.save_config(folder)
         plain = {name: tensor.contiguous() for name, tensor in weights.items()}
         save_file(plain, folder / "diffusion_pytorch_model.safetensors", {"format": "pt"})

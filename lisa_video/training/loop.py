@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lisa_video.training.acceleration import (
+    backward,
     build_accelerator,
     clip_gradients,
     prepare_networks,
@@ -154,7 +155,9 @@ def _train(
     prepared = prepare_networks(accelerator, backbone, networks)
     groups = parameter_groups(config, networks)
     parameters = [parameter for group in groups for parameter in group["params"]]
-    optimizer = prepare_optimizer(accelerator, build_optimizer(config.optimizer, groups))
+    optimizer = prepare_optimizer(
+        accelerator, build_optimizer(config.optimizer, groups), prepared, config
+    )
     if state is not None:
         restore_optimizer(optimizer, state.optimizer)
         if state.scaler is not None:
@@ -216,12 +219,13 @@ def _train(
             with accelerator.accumulate(*prepared.synchronised):
                 losses = training_losses(backbone, prepared.side_network, noised, conditions, lisa)
                 keeper.require_finite_loss(step, losses.total, batch.clips.ids)
-                accelerator.backward(losses.total)
+                backward(accelerator, optimizer, losses.total)
 
                 # The update; only after the last pass: accelerate skips the others.
                 if accelerator.sync_gradients:
                     norm = clip_gradients(
                         accelerator,
+                        optimizer,
                         parameters,
                         config.optimizer.max_grad_norm,
                         prepared.replicated,

@@ -23,7 +23,8 @@ from lisa_video.backbones.base import VideoBackbone
 from lisa_video.errors import UserError
 from lisa_video.training.checkpoint import Networks, Weights
 from lisa_video.training.config import TrainConfig
-from lisa_video.training.split_tensors import is_sharded, whole
+from lisa_video.training.split_tensors import is_partitioned, is_sharded, whole
+from lisa_video.training.zero import gathered_states
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,14 @@ def shard_networks(accelerator: Accelerator, backbone: VideoBackbone, networks: 
 
 
 def whole_weights(networks: Networks) -> Weights | None:
-    """Weights of side network and average, put together in main memory of the main process; None
+    """Weights of the networks that are split, put together in main memory of the main process; None
     where they are not split. All processes call this together."""
     if not is_sharded(networks.side_network):
         return None
+    if is_partitioned(networks.side_network):
+        return gathered_states(
+            {key: each for key, each in networks.named().items() if isinstance(each, nn.Module)}
+        )
     return {
         name: {key: whole(tensor) for key, tensor in network.state_dict().items()}
         for name, network in networks.named().items()

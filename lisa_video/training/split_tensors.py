@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +15,27 @@ from torch.optim import Optimizer
 
 def is_sharded(network: object) -> bool:
     """Whether the processes share a network's weights."""
-    return isinstance(network, FSDPModule)
+    return isinstance(network, FSDPModule) or is_partitioned(network)
+
+
+def is_partitioned(network: object) -> bool:
+    """Whether it is DeepSpeed that splits a network's weights."""
+    return isinstance(network, nn.Module) and any(
+        hasattr(each, "ds_id") for each in network.parameters()
+    )
+
+
+@contextmanager
+def gathered(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Have the tensors that DeepSpeed splits whole in each process; all enter this together."""
+    split = [each for each in tensors if hasattr(each, "ds_id")]
+    if not split:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(split):
+        yield
 
 
 def own_parts(network: nn.Module) -> list[Tensor]:

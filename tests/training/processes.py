@@ -11,6 +11,9 @@ from lisa_video.training.config import TrainConfig
 ROOT = Path(__file__).parents[2]
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
 """What `accelerate launch` sets for configs/accelerate/fsdp2.yaml."""
+ZERO2 = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
+ZERO3 = ZERO2 | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
+"""The same of deepspeed_zero2.yaml and deepspeed_zero3.yaml."""
 
 
 def run_training(config: TrainConfig, processes: int, **environment: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
 
 from lisa_video.cli import resolved_yaml
 from lisa_video.training.run_folder import read_log
@@ -23,6 +23,8 @@ TYPES = {
     "ddp": "MULTI_GPU",
     "fsdp2": "FSDP",
     "fsdp2_gathered": "FSDP",
+    "deepspeed_zero2": "DEEPSPEED",
+    "deepspeed_zero3": "DEEPSPEED",
     "multi_node_ddp": "MULTI_GPU",
     "multi_node_fsdp2": "FSDP",
     "cpu_two_processes": "MULTI_GPU",
@@ -45,6 +47,11 @@ def test_accelerate_reads_every_key(name: str) -> None:
         assert key == "fsdp_version" or key.removeprefix("fsdp_") in known
     if TYPES[name] == "FSDP":
         assert config.fsdp_config["fsdp_version"] == 2
+
+    known = DeepSpeedPlugin.__dataclass_fields__.keys()
+    assert config.deepspeed_config.keys() <= known
+    if TYPES[name] == "DEEPSPEED":
+        assert config.deepspeed_config["zero_stage"] == int(name[-1])
 
     text = path.read_text()
     assert (
