@@ -18,8 +18,7 @@ from lisa_video.comparison.run import curves_to_json, mean_curves
 from lisa_video.comparison.scoring import held_out_clips
 from lisa_video.evaluation import PoseScores
 from lisa_video.reports import json_number, package_versions, replace_text
-from lisa_video.training.encoding import ClipEncoder
-from lisa_video.training.setup import DTYPES, check_training, open_backbone
+from lisa_video.training.setup import check_training, open_encoder
 
 GOALS = {"held_out_loss": -1, "adherence_gap": 1, "pck@0.1": 1}
 """Curves by which convergence is judged, and whether they should rise (1) or fall (-1)."""
@@ -116,9 +115,7 @@ def ablate(config: AblateConfig) -> Ablation:
     """Run all arms that are not finished, one after the other, and summarise them."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    training = config.training
-    backbone = open_backbone(training.backbone, DTYPES[training.mixed_precision])
-    encoder = ClipEncoder(backbone, cache=training.data.cache_encodings)
+    encoder = open_encoder(config.training)
     held_out = held_out_clips(config)
     arms: dict[str, list[ArmCurves]] = {name: [] for name in config.arms}
     # Seeds outermost: an unfinished ablation has every arm for its first seeds.

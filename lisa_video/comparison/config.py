@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Literal, Protocol
 
+from lisa_video.config_checks import at_least
 from lisa_video.errors import UserError
 from lisa_video.training.config import Objective, TrainConfig
 
@@ -35,17 +36,15 @@ class GridConfig:
 
 
 @dataclass(frozen=True)
-class ScoreConfig:
-    """How arms are scored: generation for held-out poses, and detection on what came out."""
+class HeldOutScoreConfig:
+    """How arms are scored: generation for held-out clips, and detection on what came out."""
 
-    at: list[int] = field(default_factory=lambda: [100, 200, 300, 400, 500])
-    """Steps at which every arm generates and is scored."""
     clips: int = 8
     """Held-out clips, the first of the validation split."""
     inference_steps: int = 15
     """Sampler steps."""
     guidance_scale: float = 2.0
-    """Classifier-free guidance of the text."""
+    """Classifier-free guidance of the text; at most 1 is none."""
     detector: str = "figures"
     """Name of the pose detector; its own score on the true clips is reported as the ceiling."""
     detector_weights: Path | None = None
@@ -54,18 +53,37 @@ class ScoreConfig:
     """Seed of the initial noise, the same for every arm and step."""
 
     def __post_init__(self) -> None:
+        at_least(1, "score", clips=self.clips, inference_steps=self.inference_steps)
+        at_least(0, "score", seed=self.seed)
+
+
+@dataclass(frozen=True)
+class ScoreConfig(HeldOutScoreConfig):
+    """The same while arms train."""
+
+    at: list[int] = field(default_factory=lambda: [100, 200, 300, 400, 500])
+    """Steps at which every arm generates and is scored."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.at or sorted(set(self.at)) != self.at or self.at[0] < 1:
             raise UserError(f"score.at={self.at}: give increasing steps, each at least 1")
-        if self.clips < 1 or self.inference_steps < 1:
-            raise UserError("score.clips and score.inference_steps must be at least 1")
 
 
-class Scored(Protocol):
-    """A config of arms that are trained alike and scored alike."""
+class HoldsOut(Protocol):
+    """A config of arms that generate for the same held-out clips."""
 
     @property
     def training(self) -> TrainConfig:
         """What all arms share."""
+
+    @property
+    def score(self) -> HeldOutScoreConfig:
+        """How they are scored."""
+
+
+class Scored(HoldsOut, Protocol):
+    """A config of arms that are trained alike and scored alike."""
 
     @property
     def seeds(self) -> list[int]:

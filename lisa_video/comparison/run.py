@@ -32,8 +32,7 @@ from lisa_video.comparison.scoring import held_out_clips
 from lisa_video.evaluation import PoseScores
 from lisa_video.reports import json_number, replace_text
 from lisa_video.training.config import Objective
-from lisa_video.training.encoding import ClipEncoder
-from lisa_video.training.setup import DTYPES, check_training, open_backbone
+from lisa_video.training.setup import check_training, open_encoder
 
 MAIN_METRIC = "pck@0.1"
 
@@ -154,9 +153,7 @@ def compare(config: CompareConfig) -> Comparison:
     """Run all arms that are not finished, one after the other, and summarise them."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    training = config.training
-    backbone = open_backbone(training.backbone, DTYPES[training.mixed_precision])
-    encoder = ClipEncoder(backbone, cache=config.training.data.cache_encodings)
+    encoder = open_encoder(config.training)
     held_out = held_out_clips(config)
     arms: dict[Setting, list[ArmCurves]] = {point: [] for point in settings(config.grid)}
     # Seeds outermost: an unfinished comparison has every setting for its first seeds.
@@ -166,10 +163,10 @@ def compare(config: CompareConfig) -> Comparison:
             done.append(run_arm(training_run, config, encoder, held_out))
     if not config.fvd.clips:
         return Comparison(config, summarise(config, arms, {}), held_out.ceiling())
-    scorer = FidelityScorer(config, backbone)
+    scorer = FidelityScorer(config, encoder.backbone)
     distances = {
         setting: mean(
-            scorer.measure(arm_folder(training.output, setting, seed)).value
+            scorer.measure(arm_folder(config.training.output, setting, seed)).value
             for seed in config.seeds
         )
         for setting in tqdm(arms, desc=scorer.name, unit="setting")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
+from lisa_video.comparison.config import HeldOutScoreConfig
 from lisa_video.condition_config import ConditionKind
 from lisa_video.config_checks import at_least
 from lisa_video.errors import UserError
@@ -12,27 +12,15 @@ from lisa_video.training.config import Objective, TrainConfig
 
 
 @dataclass(frozen=True)
-class CompositionScoreConfig:
+class CompositionScoreConfig(HeldOutScoreConfig):
     """Generation for held-out conditions, and what looks at the results."""
 
-    clips: int = 8
-    """Held-out clips, the first of the validation split."""
-    inference_steps: int = 15
-    """Sampler steps."""
-    guidance_scale: float = 2.0
-    """Classifier-free guidance of the text; at most 1 is none."""
-    detector: str = "figures"
-    """Name of the pose detector; its own score on the true clips is reported as the ceiling."""
-    detector_weights: Path | None = None
-    """Folder of the detector's weights, where it is not the shipped one."""
     edge_tolerance: int = 1
     """Pixels between two edges that still meet."""
-    seed: int = 0
-    """Seed of the initial noise, the same for every arm."""
 
     def __post_init__(self) -> None:
-        at_least(1, "score", clips=self.clips, inference_steps=self.inference_steps)
-        at_least(0, "score", edge_tolerance=self.edge_tolerance, seed=self.seed)
+        super().__post_init__()
+        at_least(0, "score", edge_tolerance=self.edge_tolerance)
 
 
 @dataclass(frozen=True)

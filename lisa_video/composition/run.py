@@ -22,20 +22,17 @@ from tqdm import tqdm
 
 from lisa_video.backbones import load_side_network
 from lisa_video.backbones.base import VideoBackbone
+from lisa_video.comparison.scoring import held_out_clips
 from lisa_video.composition.config import Arm, ComposeConfig, arm_config
-from lisa_video.condition_config import ConditionKind
 from lisa_video.conditions import draw_edges
-from lisa_video.dataset import Clip, ClipDataset, collate
-from lisa_video.detectors import build_detector
-from lisa_video.errors import UserError
+from lisa_video.dataset import collate
 from lisa_video.evaluation.held_out import HeldOutClips
 from lisa_video.metrics.edges import edge_scores
 from lisa_video.reports import json_number
 from lisa_video.side_networks.base import SideNetwork
 from lisa_video.training.config import Objective
-from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.loop import train
-from lisa_video.training.setup import DTYPES, check_training, open_backbone
+from lisa_video.training.setup import check_training, open_encoder
 
 NONE, ALL = "none", "all"
 METRICS = ("pck@0.1", "pck@0.2", "edge_f1")
@@ -83,16 +80,14 @@ def check_composition(config: ComposeConfig) -> None:
     for objective in config.objectives:
         for control in config.controls:
             check_training(arm_config(config, Arm(objective, control, config.seeds[0])))
-    held_out(config, "pose")
+    held_out_clips(config)
 
 
 def compose(config: ComposeConfig) -> Composition:
     """Train all arms that are not finished, generate with them, and score."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    training = config.training
-    backbone = open_backbone(training.backbone, DTYPES[training.mixed_precision])
-    encoder = ClipEncoder(backbone, cache=training.data.cache_encodings)
+    encoder = open_encoder(config.training)
     for seed in config.seeds:
         for objective in config.objectives:
             for control in config.controls:
@@ -105,10 +100,10 @@ def compose(config: ComposeConfig) -> Composition:
     examples: dict[tuple[Objective, str], NDArray[np.uint8]] = {}
     pairs = [(seed, objective) for seed in config.seeds for objective in config.objectives]
     for seed, objective in tqdm(pairs, desc="generate and score", unit="arm"):
-        networks = _networks(config, backbone, objective, seed)
+        networks = _networks(config, encoder.backbone, objective, seed)
         for acting, scales in _scales(config).items():
             clips = seen.clips.generate(
-                backbone, networks, config.score, conditions=seen.conditions, scales=scales
+                encoder.backbone, networks, config.score, conditions=seen.conditions, scales=scales
             )
             scored.setdefault((objective, acting), []).append(seen.score(clips))
             examples.setdefault((objective, acting), clips[0])
@@ -136,12 +131,12 @@ class Seen:
 
     @classmethod
     def open(cls, config: ComposeConfig) -> Seen:
-        """Raises UserError as `held_out`."""
-        score = config.score
-        detector = build_detector(score.detector, weights=score.detector_weights)
-        conditions = [collate(held_out(config, kind)).pose_frames for kind in config.controls]
-        clips = HeldOutClips(held_out(config, "pose"), detector)
-        return cls(clips, conditions, score.edge_tolerance)
+        """Raises UserError as `held_out_clips`."""
+        conditions = [
+            collate(held_out_clips(config, condition=kind).clips).pose_frames
+            for kind in config.controls
+        ]
+        return cls(held_out_clips(config), conditions, config.score.edge_tolerance)
 
     def score(self, generated: NDArray[np.uint8]) -> Scores:
         """Of clips (N, F, H, W, 3), against the joints and the edges of the true ones."""
@@ -150,27 +145,6 @@ class Seen:
         found = np.concatenate([_edges(clip) for clip in generated])
         edges = edge_scores(asked, found, tolerance=self.edge_tolerance)
         return {**{name: poses[name] for name in METRICS[:2]}, "edge_f1": edges.f1}
-
-
-def held_out(config: ComposeConfig, kind: ConditionKind) -> list[Clip]:
-    """The clips that are generated for, each with its condition; UserError where there are fewer."""
-    data, count = config.training.data, config.score.clips
-    dataset = ClipDataset(
-        data.root,
-        data.validation_split,
-        frames=data.frames,
-        stride=data.stride,
-        size=data.size,
-        seed=config.score.seed,
-        fps=data.fps,
-        condition=kind,
-    )
-    if len(dataset) < count:
-        raise UserError(
-            f"{data.root}: split '{data.validation_split}' has {len(dataset)} clips, "
-            f"score.clips={count} are to be scored"
-        )
-    return [dataset[index] for index in range(count)]
 
 
 def _networks(

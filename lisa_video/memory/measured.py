@@ -12,7 +12,7 @@ from lisa_video.backbones.base import VideoBackbone
 from lisa_video.memory.tracker import module_bytes
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.loop import train
-from lisa_video.training.setup import DTYPES, open_backbone, open_encoder
+from lisa_video.training.setup import DTYPES, make_encoder, open_backbone
 
 
 def peak_allocated(work: Callable[[], object], device: torch.device) -> int:
@@ -45,7 +45,7 @@ def training_peak(
     held = [backbone.main_network]
     if config.data.cache is None:
         held += [backbone.vae, backbone.text_encoder]
-    encoder = open_encoder(config, backbone)
+    encoder = make_encoder(config, backbone)
     return module_bytes(*held) + peak_allocated(lambda: train(config, encoder=encoder), device)
 
 

@@ -54,13 +54,11 @@ from lisa_video.training.saving import (
     save_finished,
 )
 from lisa_video.training.setup import (
-    DTYPES,
     build_probe,
     check_precision,
     checked_provenance,
     choose_attention,
     network_lines,
-    open_backbone,
     open_encoder,
     start_networks,
 )
@@ -122,10 +120,7 @@ def _train(
 
     # Backbone and clips.
     if encoder is None:
-        backbone = open_backbone(
-            config.backbone, DTYPES[config.mixed_precision], encoders_later=True
-        ).to(accelerator.device)
-        encoder = open_encoder(config, backbone)
+        encoder = open_encoder(config)
     backbone = encoder.backbone
     sources = open_sources(config, backbone)
     stream = sources.stream(

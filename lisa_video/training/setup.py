@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from lisa_video.adapters import remove_lora
 from lisa_video.attention import use_attention
@@ -50,7 +51,7 @@ def check_training(config: TrainConfig) -> None:
     backbone = open_backbone(config.backbone, DTYPES[config.mixed_precision], encoders_later=True)
     sources = open_sources(config, backbone)
     sources.check()
-    open_encoder(config, backbone)
+    make_encoder(config, backbone)
     if not sources.encoded:
         backbone.load_encoders()
     check_validation(config, backbone, sources)
@@ -113,7 +114,15 @@ def open_backbone(
     )
 
 
-def open_encoder(config: TrainConfig, backbone: VideoBackbone) -> ClipEncoder:
+def open_encoder(config: TrainConfig) -> ClipEncoder:
+    """The backbone of a run, on this process's device, with its encoders, which are loaded when they
+    are asked for; errors as `open_backbone` and `make_encoder`."""
+    dtype = DTYPES[config.mixed_precision]
+    backbone = open_backbone(config.backbone, dtype, encoders_later=True)
+    return make_encoder(config, backbone.to(PartialState().device))
+
+
+def make_encoder(config: TrainConfig, backbone: VideoBackbone) -> ClipEncoder:
     """The encoders of a run; UserError where they do not work as its settings say."""
     return ClipEncoder(
         backbone,
