@@ -29,7 +29,7 @@ def peak_allocated(work: Callable[[], object], device: torch.device) -> int:
     with profile(profile_memory=True) as noted:
         work()
     assert noted.kineto_results is not None
-    return max(_allocated(noted.kineto_results.experimental_event_tree()), default=0)
+    return _peak(list(_allocations(noted.kineto_results.experimental_event_tree())))
 
 
 def training_peak(
@@ -49,12 +49,23 @@ def training_peak(
     return module_bytes(*held) + peak_allocated(lambda: train(config, encoder=encoder), device)
 
 
-def _allocated(events: list[Any]) -> Iterator[int]:
-    """Bytes held after each allocation."""
+def _allocations(events: list[Any]) -> Iterator[Any]:
+    """All that was allocated or freed."""
     waiting = list(events)
     while waiting:
         event = waiting.pop()
         waiting.extend(event.children)
-        total = getattr(event.extra_fields, "total_allocated", None)
-        if total is not None:
-            yield total
+        if hasattr(event.extra_fields, "total_allocated"):
+            yield event
+
+
+def _peak(allocations: list[Any]) -> int:
+    """Most bytes held at once, beyond what was held before the first of the allocations.
+
+    The allocator's total goes on from earlier profiles: it never heard of what was freed between.
+    """
+    if not allocations:
+        return 0
+    first = min(allocations, key=lambda event: event.start_time_ns).extra_fields
+    held = max(event.extra_fields.total_allocated for event in allocations)
+    return max(held - (first.total_allocated - first.alloc_size), 0)

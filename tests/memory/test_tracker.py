@@ -86,6 +86,14 @@ def test_the_allocator_agrees() -> None:
     assert abs(measured - tracker.peak) < KIB
 
 
+def test_what_an_earlier_work_left_behind_does_not_count() -> None:
+    cpu, kept = torch.device("cpu"), []
+    assert peak_allocated(lambda: kept.append(floats(4 * KIB)), cpu) == 4 * KIB * KIB
+    kept.clear()  # where the profiler does not see it
+    assert peak_allocated(lambda: floats(8), cpu) == 8 * KIB
+    assert peak_allocated(lambda: None, cpu) == 0
+
+
 def test_shared_weights_count_once() -> None:
     layer = nn.Linear(8, 8)
     pair = nn.ModuleList([layer, layer, nn.Linear(8, 8)])
