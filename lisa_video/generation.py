@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,17 @@ import numpy as np
 import torch
 from diffusers import SchedulerMixin
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lisa_video.adapters import load_lora, remove_lora
 from lisa_video.attention import use_attention
 from lisa_video.backbones import load_side_network
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.cli import resolved_yaml
-from lisa_video.detectors import build_detector, check_detector
-from lisa_video.driver import FittedDriver, check_driver, fit_driver, stream_poses
+from lisa_video.condition_config import ConditionKind
+from lisa_video.driving_conditions import check_conditions, driver_conditions
+from lisa_video.driving_source import check_driving, fitted_driver
 from lisa_video.errors import UserError
-from lisa_video.generation_config import DrivingConfig, GenerateConfig
+from lisa_video.generation_config import GenerateConfig
 from lisa_video.loading import cast
 from lisa_video.long_video.prompts import travel_weights
 from lisa_video.pipeline import PoseToVideoPipeline
@@ -35,8 +34,9 @@ from lisa_video.pipeline.request import fitting_frames, window_plan
 from lisa_video.poses import PoseSequence
 from lisa_video.poses.framing import framed
 from lisa_video.reports import write_json
+from lisa_video.side_networks.base import SideNetwork
 from lisa_video.training.setup import open_backbone
-from lisa_video.video import VideoInfo, iter_frames_at, probe_video, write_video
+from lisa_video.video import write_video
 
 
 def check_generation(config: GenerateConfig) -> None:
@@ -47,16 +47,9 @@ def check_generation(config: GenerateConfig) -> None:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: torch finds no CUDA device here; use cpu or auto")
     frames = check_driving(config.driving)
-    check_against_backbone(config, load_pipeline(config).backbone, frames)
-
-
-def check_driving(driving: DrivingConfig) -> int:
-    """Frames to generate; raises UserError for what can be told of the driver before detecting."""
-    check_driver(driving.retarget, driving.detector)
-    if driving.video is None:
-        return len(driving_poses(driving))
-    check_detector(driving.detector)
-    return len(video_indices(driving, driving.video)[0])
+    pipeline = load_pipeline(config)
+    check_conditions(config.driving, condition_kinds(pipeline))
+    check_against_backbone(config, pipeline.backbone, frames)
 
 
 def check_against_backbone(config: GenerateConfig, backbone: VideoBackbone, frames: int) -> None:
@@ -81,7 +74,7 @@ def generate(config: GenerateConfig) -> PoseSequence:
     pipeline = load_pipeline(config)
     poses = framed(driver.poses, frame_size(config, pipeline.backbone), config.driving.framing)
     print(_plan_line(config, pipeline.backbone, len(poses)))
-    write_video(config.output, generate_frames(pipeline, config, poses), poses.fps)
+    write_video(config.output, generate_frames(pipeline, config, driver.poses), poses.fps)
     _settings_file(config).write_text(resolved_yaml(config), encoding="utf-8")
     if config.poses_output is not None:
         poses.save(config.poses_output)
@@ -97,8 +90,11 @@ def generate_frames(
     poses: PoseSequence,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Frames uint8 (H, W, 3), one by one, of the size of `poses`, in pixels of the result; `on_step`
-    is called with the number of steps that are done, after each."""
+    """Frames uint8 (H, W, 3), one by one; `poses` are in pixels of the driver. `on_step` is called
+    with the number of steps that are done, after each. Raises UserError as `driver_conditions`."""
+    width, height = size = frame_size(config, pipeline.backbone)
+    kinds = condition_kinds(pipeline)
+    conditions = driver_conditions(config.driving, kinds, poses, size)
 
     def step_ended(_: object, step: int, timestep: object, tensors: dict) -> dict:
         on_step(step + 1)
@@ -106,13 +102,13 @@ def generate_frames(
 
     return pipeline.stream(
         config.travel() if config.later_prompts else config.prompt,
-        poses,
-        width=poses.width,
-        height=poses.height,
+        conditions if len(kinds) > 1 else conditions[0],
+        width=width,
+        height=height,
         negative_prompt=config.sampling.negative_prompt,
         num_inference_steps=config.sampling.steps,
         guidance_scale=config.sampling.guidance_scale,
-        control_scale=config.control.scale,
+        control_scale=config.control.scales(len(kinds)),
         control_start=config.control.start,
         control_end=config.control.end,
         share_control=config.control.share,
@@ -126,14 +122,15 @@ def generate_frames(
 def load_pipeline(
     config: GenerateConfig, backbone: VideoBackbone | None = None
 ) -> PoseToVideoPipeline:
-    """Backbone, unless one is given, and side network on the configured device; UserError where they
+    """Backbone, unless one is given, and side networks on the configured device; UserError where they
     do not fit."""
     cuda = config.device != "cpu" and torch.cuda.is_available()
     backbone = backbone or open_backbone(config.backbone, getattr(torch, config.dtype))
-    side_network = load_side_network(config.side_network)
-    side_network.check_condition("pose")
-    cast(side_network, backbone.dtype)
-    pipeline = PoseToVideoPipeline.from_backbone(backbone, side_network)
+    side_networks = [_side_network(folder, backbone) for folder in config.side_networks]
+    several = len(side_networks) > 1
+    pipeline = PoseToVideoPipeline.from_backbone(
+        backbone, side_networks if several else side_networks[0]
+    )
     remove_lora(backbone.main_network)  # of an earlier pipeline over the same backbone
     if config.lora is not None:
         load_lora(backbone.main_network, config.lora, backbone.network_name)
@@ -142,9 +139,14 @@ def load_pipeline(
     if config.vae_tiling:
         pipeline.enable_vae_tiling()
     place(pipeline, config.offload, "cuda" if cuda else "cpu")
-    networks = (backbone.main_network, side_network)
+    networks = (backbone.main_network, *side_networks)
     print(use_attention(config.attention, networks, backbone.dtype, training=False))
     return pipeline
+
+
+def condition_kinds(pipeline: PoseToVideoPipeline) -> list[ConditionKind]:
+    """What each side network is steered by."""
+    return [network.config.condition for network in pipeline.side_networks]
 
 
 def place(pipeline: PoseToVideoPipeline, offload: str, device: str) -> None:
@@ -196,78 +198,15 @@ def frame_size(config: GenerateConfig, backbone: VideoBackbone) -> tuple[int, in
     return size
 
 
-def driving_poses(driving: DrivingConfig) -> PoseSequence:
-    """The poses to follow, in pixels of the source, or of the reference that they are fitted to;
-    fps is that of the result.
-
-    Raises UserError where the source cannot be read, is too short, or shows nobody, or more people
-    than expected; and as `fit_driver`.
-    """
-    return fitted_driver(driving).poses
-
-
-def fitted_driver(driving: DrivingConfig) -> FittedDriver:
-    """The same with what was done; errors as in `driving_poses`."""
-    path, poses = _source_poses(driving)
-    if not poses.keypoints[..., 2].any():
-        raise UserError(f"{path}: nobody in the frames chosen, see driving.start and driving.fps")
-    poses = replace(poses, fps=driving.fps or poses.fps)
-    return fit_driver(
-        poses, driving.person, driving.smoothing, driving.retarget, driving.detector, path
-    )
-
-
-def _source_poses(driving: DrivingConfig) -> tuple[Path, PoseSequence]:
-    """File of the driver, and the poses of everybody in the chosen frames."""
-    if driving.poses is not None:
-        path, source = driving.poses, PoseSequence.load(driving.poses, require_people=True)
-        return path, source.frames(frame_indices(driving, len(source), source.fps, path))
-    assert driving.video is not None
-    return driving.video, _detected(driving, driving.video)
-
-
-def frame_indices(driving: DrivingConfig, length: int, fps: float, path: Path) -> list[int]:
-    """Source frames to follow; raises UserError where the source has too few of them."""
-    step = 1.0 if driving.fps is None else fps / driving.fps
-    frames = (
-        _all_frames(length - driving.start, step) if driving.frames == "all" else driving.frames
-    )
-    indices = [driving.start + round(index * step) for index in range(frames)]
-    if not indices or indices[-1] >= length:
-        raise UserError(
-            f"{path}: has {length} frames, and {driving.frames} frames from driving.start="
-            f"{driving.start} at {driving.fps or fps:g} fps reach to frame "
-            f"{indices[-1] if indices else driving.start}"
-        )
-    return indices
-
-
-def _all_frames(length: int, step: float) -> int:
-    """Most frames, `step` apart, that a source with `length` frames left has."""
-    frames = max(0, int((length - 1) / step) + 2)
-    while frames and round((frames - 1) * step) >= length:
-        frames -= 1
-    return frames
-
-
-def _detected(driving: DrivingConfig, path: Path) -> PoseSequence:
-    """One frame is held at a time, however long the video is."""
-    indices, info = video_indices(driving, path)
-    frames = tqdm(
-        iter_frames_at(path, indices),
-        total=len(indices),
-        desc="poses",
-        unit="frame",
-        disable=None,
-    )
-    detector = build_detector(driving.detector)
-    return stream_poses(frames, (info.width, info.height), info.fps, detector)
-
-
-def video_indices(driving: DrivingConfig, path: Path) -> tuple[list[int], VideoInfo]:
-    """Frames of the video to follow, and what the video is."""
-    info = probe_video(path)
-    return frame_indices(driving, info.frames, info.fps, path), info
+def _side_network(folder: str, backbone: VideoBackbone) -> SideNetwork:
+    try:
+        network = load_side_network(folder)
+        network.check_backbone(backbone)
+    except UserError as error:
+        message = str(error)
+        raise UserError(message if folder in message else f"{folder}: {message}") from None
+    cast(network, backbone.dtype)
+    return network
 
 
 def _plan_line(config: GenerateConfig, backbone: VideoBackbone, frames: int) -> str:

@@ -91,6 +91,8 @@ class ControlConfig:
     """Share of the steps after which control begins."""
     end: float = 1.0
     """Share of the steps after which control ends."""
+    weights: list[float] | None = None
+    """Factor of each of several side networks, in their order, beside scale; null: 1 each."""
     share: bool = False
     """Run the side network on the prompt alone, for both halves of guidance: half its cost, and
     slightly another result."""
@@ -102,14 +104,24 @@ class ControlConfig:
                 "0 <= start <= end <= 1"
             )
 
+    def scales(self, networks: int) -> float | list[float] | list[list[float]]:
+        """The `control_scale` of a pipeline with this many side networks."""
+        if networks == 1:
+            return self.scale
+        weights = self.weights or [1.0] * networks
+        if isinstance(self.scale, list):
+            return [[weight * scale for scale in self.scale] for weight in weights]
+        return [weight * self.scale for weight in weights]
+
 
 @dataclass(frozen=True)
 class GenerateConfig:
     """Generate a video that follows given poses and a prompt."""
 
     backbone: BackboneConfig
-    side_network: str
-    """Folder of a side network trained on this backbone."""
+    side_network: str | list[str]
+    """Folder of a side network trained on this backbone, or several, which act together. Each is shown
+    what it was trained on: poses, a part of them, or the edges of driving.video."""
     driving: DrivingConfig
     prompt: str
     """What the video shows."""
@@ -153,6 +165,19 @@ class GenerateConfig:
             raise UserError(f"offload={self.offload}: is for CUDA, and device is cpu")
         if self.later_prompts:
             self.travel()
+        if not self.side_networks:
+            raise UserError("side_network: give at least one folder")
+        weights = self.control.weights
+        if weights is not None and len(weights) != len(self.side_networks):
+            raise UserError(
+                f"control.weights={weights}: give one for each side network, which are "
+                f"{len(self.side_networks)}"
+            )
+
+    @property
+    def side_networks(self) -> list[str]:
+        """All folders."""
+        return [self.side_network] if isinstance(self.side_network, str) else self.side_network
 
     def travel(self) -> PromptTravel:
         """All prompts, by the frames at which they start."""

@@ -15,8 +15,9 @@ import torch
 from lisa_video import detectors
 from lisa_video.adapters import add_lora, lora_parameters, save_lora
 from lisa_video.cli import parse_config
+from lisa_video.driving_source import driving_poses, frame_indices
 from lisa_video.errors import UserError
-from lisa_video.generation import check_generation, driving_poses, frame_indices, generate
+from lisa_video.generation import check_generation, generate
 from lisa_video.generation_config import DrivingConfig, GenerateConfig
 from lisa_video.poses import PoseSequence
 from lisa_video.side_networks.unet import UNetSideNetwork

@@ -143,6 +143,11 @@ class PoseToVideoPipeline(DiffusionPipeline):
         return backbone
 
     @property
+    def side_networks(self) -> list[SideNetwork]:
+        """One, or those of the group, in their order."""
+        return [*self.side_network] if self._is_group else [self.side_network]
+
+    @property
     def guidance_scale(self) -> float:
         """That of the present generation; a callback may change `_guidance_scale`."""
         return self._guidance_scale
@@ -200,8 +205,9 @@ class PoseToVideoPipeline(DiffusionPipeline):
         """Generate one clip for each prompt and pose sequence; one of either serves them all.
 
         - `prompt`: texts, or prompts for ranges of frames (`PromptTravel`);
-        - `pose_frames`: drawn poses (B, F, 3, H, W) in [0, 1], which give the length and the size,
-          or one pose sequence, which gives the length; with several side networks one for each;
+        - `pose_frames`: drawn poses (B, F, 3, H, W) in [0, 1], or uint8 up to 255, which give the
+          length and the size, or one pose sequence, which gives the length; with several side
+          networks one for each;
         - `height`, `width`: in pixels, of a pose sequence's drawings; by default the size that the
           backbone was trained at. The sequence is stretched to it;
         - `negative_prompt`: what guidance steers away from;
@@ -224,7 +230,7 @@ class PoseToVideoPipeline(DiffusionPipeline):
         """
         request = prepare(
             self.backbone,
-            [*self.side_network] if self._is_group else [self.side_network],
+            self.side_networks,
             self.scheduler,
             self._execution_device,
             prompt=prompt,

@@ -23,7 +23,7 @@ KEPT_BYTES = 256 * 2**20
 class PoseFrames:
     """Pose frames, given or drawn when they are asked for; past the end the last one stays.
 
-    - `poses`: drawn frames (B, F, 3, H, W) in [0, 1], or a pose sequence;
+    - `poses`: drawn frames (B, F, 3, H, W) in [0, 1], or uint8 up to 255; or a pose sequence;
     - `size`: width and height in pixels to draw a sequence at, to which it is stretched.
 
     Raises UserError where a tensor has another shape, or a sequence no size.
@@ -47,10 +47,11 @@ class PoseFrames:
         """The frames at `indices`, (B, f, 3, H, W)."""
         kept = [min(index, self.frames - 1) for index in indices]
         if isinstance(self._poses, Tensor):
-            return self._poses[:, kept]
+            frames = self._poses[:, kept]
+            return frames / 255 if frames.dtype == torch.uint8 else frames
         poses = self._poses.frames(kept)
-        frames = draw_pose_frames(poses.keypoints, (poses.width, poses.height), self.size)
-        return torch.from_numpy(frames)[None]
+        drawn = draw_pose_frames(poses.keypoints, (poses.width, poses.height), self.size)
+        return torch.from_numpy(drawn)[None]
 
 
 class EncodedPoses:

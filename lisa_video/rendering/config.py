@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,9 +26,9 @@ class RenderConfig:
     """Render a driver, its skeleton and what each checkpoint makes of it, side by side."""
 
     backbone: BackboneConfig
-    side_networks: Mapping[str, str | None]
-    """Label of each checkpoint -> folder of its side network; null shows the backbone alone, from the
-    same noise."""
+    side_networks: Mapping[str, str | list[str] | None]
+    """Label of each checkpoint -> folder of its side network, or of several that act together, as in
+    generation; null shows the backbone alone, from the same noise."""
     driving: DrivingConfig
     prompts: tuple[str, ...]
     """What the videos show; each has a row of its own."""
@@ -52,6 +52,7 @@ class RenderConfig:
     """Windows for clips longer than the backbone takes at once, as in generation."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
+    """`weights` are for the checkpoints of as many side networks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where there is a device."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -82,11 +83,18 @@ class RenderConfig:
             raise UserError(f"video={self.video}: goes with driving.poses; give one video only")
         if not 16 <= self.side <= 2160:
             raise UserError(f"side={self.side}: must lie between 16 and 2160")
+        weights = self.control.weights
+        if weights is not None and len(weights) not in map(
+            len, map(self.folders, self.side_networks)
+        ):
+            raise UserError(
+                f"control.weights={weights}: no checkpoint has {len(weights)} side networks"
+            )
 
-    @property
-    def first_side_network(self) -> str:
-        """A folder that is named; the backbone alone is run with it at scale 0."""
-        return next(folder for folder in self.side_networks.values() if folder)
+    def folders(self, label: str) -> list[str]:
+        """Of all side networks of a checkpoint; none where the backbone is alone."""
+        folders = self.side_networks[label]
+        return [folders] if isinstance(folders, str) else folders or []
 
     @property
     def driving_video(self) -> Path | None:
@@ -95,10 +103,15 @@ class RenderConfig:
 
     def generation(self, label: str, prompt: str) -> GenerateConfig:
         """How one clip is generated: as by the generation job."""
-        folder = self.side_networks[label]
+        folders = self.folders(label)
+        alone = not folders  # Then it runs with any checkpoint, at scale 0.
+        folders = folders or next(filter(None, map(self.folders, self.side_networks)))
+        control = ControlConfig(scale=0) if alone else self.control
+        if control.weights is not None and len(control.weights) != len(folders):
+            control = replace(control, weights=None)
         return GenerateConfig(
             backbone=self.backbone,
-            side_network=folder or self.first_side_network,
+            side_network=folders,
             lora=self.loras.get(label),
             driving=self.driving,
             prompt=prompt,
@@ -106,7 +119,7 @@ class RenderConfig:
             size=self.size,
             window=self.window,
             sampling=self.sampling,
-            control=self.control if folder else ControlConfig(scale=0),
+            control=control,
             device=self.device,
             dtype=self.dtype,
             attention=self.attention,

@@ -21,13 +21,12 @@ from lisa_video.backbones.base import VideoBackbone
 from lisa_video.cli import resolved_yaml
 from lisa_video.detectors import build_detector, check_detector
 from lisa_video.driver import FittedDriver
+from lisa_video.driving_conditions import check_conditions
+from lisa_video.driving_source import check_driving, fitted_driver, frame_indices
 from lisa_video.errors import UserError
 from lisa_video.gallery import contact_sheet
 from lisa_video.generation import (
     check_against_backbone,
-    check_driving,
-    fitted_driver,
-    frame_indices,
     frame_size,
     generate_frames,
     load_pipeline,
@@ -86,9 +85,9 @@ def check_render(config: RenderConfig, backbone: VideoBackbone | None = None) ->
     if config.overlay is not None:
         check_detector(config.overlay)
     backbone = backbone or open_backbone(config.backbone, getattr(torch, config.dtype))
-    for label, folder in config.side_networks.items():
-        if folder:
-            _check_side_network(label, folder, backbone)
+    for label in config.side_networks:
+        for folder in config.folders(label):
+            _check_side_network(config, label, folder, backbone)
         if label in config.loras and not config.loras[label].is_dir():
             raise UserError(f"loras '{label}': {config.loras[label]}: no such folder")
     check_against_backbone(config.generation(*_first_clip(config)), backbone, frames)
@@ -158,7 +157,7 @@ def _generate_clips(
         def on_step(step: int, label: str = label, before: int = number * steps) -> None:
             on_progress(Progress(label, before + step, len(clips) * steps))
 
-        generated = generate_frames(pipeline, settings, poses, on_step)
+        generated = generate_frames(pipeline, settings, driving, on_step)
         clip = spool.add(label, prompt, generated)
         assert clip.shape[0] == len(poses), (clip.shape, len(poses))
         if detector is not None:
@@ -246,11 +245,13 @@ def _driving_sound(config: RenderConfig, frames: int, folder: Path) -> Path | No
     return path if cut_sound(video, config.driving.start / fps, seconds, path) else None
 
 
-def _check_side_network(label: str, folder: str, backbone: VideoBackbone) -> None:
+def _check_side_network(
+    config: RenderConfig, label: str, folder: str, backbone: VideoBackbone
+) -> None:
     try:
         side = load_side_network(folder)
         side.check_backbone(backbone)
-        side.check_condition("pose")
+        check_conditions(config.driving, [side.config.condition])
     except UserError as error:
         raise UserError(f"side_networks '{label}': {folder}: {error}") from None
 

@@ -20,9 +20,9 @@ from lisa_video.cli import resolved_yaml
 from lisa_video.clip_files import VIDEO_SUFFIXES
 from lisa_video.driver import FittedDriver
 from lisa_video.driver_config import Person
+from lisa_video.driving_source import fitted_driver, frame_indices
 from lisa_video.errors import UserError
 from lisa_video.gallery import labelled_row
-from lisa_video.generation import fitted_driver, frame_indices
 from lisa_video.generation_config import ControlConfig, DrivingConfig, SamplingConfig
 from lisa_video.long_video.settings import WindowSettings
 from lisa_video.poses import PoseSequence

@@ -127,6 +127,14 @@ def test_several_side_networks_add_up(backbone: VideoBackbone) -> None:
     torch.testing.assert_close(doubled, expected, rtol=0, atol=1e-4)
 
 
+@BY_KIND
+def test_bytes_are_poses_up_to_255(backbone: VideoBackbone) -> None:
+    pipeline = PoseToVideoPipeline.from_backbone(backbone, side(backbone))
+    drawn = (poses() * 255).round().to(torch.uint8)
+    asked = latents_of(pipeline, pose_frames=drawn / 255)
+    assert torch.equal(latents_of(pipeline, pose_frames=drawn), asked)
+
+
 def test_a_group_is_saved_and_loaded(tmp_path: Path) -> None:
     backbone = tiny_backbone()
     tiny_checkpoint(tmp_path / "backbone", backbone)
