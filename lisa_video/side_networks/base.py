@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -104,13 +105,18 @@ class SideNetwork(ModelMixin, ConfigMixin):
                 f"data.condition to {self.config.condition}"
             )
 
-    @abstractmethod
+    @apply_forward_hook
     def encode_poses(self, pose_frames: Tensor) -> Tensor:
         """Pose frames (B, F, 3, H, W) in [0, 1] -> what `forward` takes in their place.
 
         They are the same at every timestep and for every text, so that generation encodes them
-        once.
+        once. This is for calls from outside: hooks that bring the weights surround it.
         """
+        return self._encoded(pose_frames)
+
+    @abstractmethod
+    def _encoded(self, pose_frames: Tensor) -> Tensor:
+        """`encode_poses` within `forward`."""
 
     def check_backbone(self, backbone: VideoBackbone) -> None:
         """Raise UserError unless `backbone` is the one that this network was built from."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from diffusers import ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.utils.accelerate_utils import apply_forward_hook
 from einops import rearrange
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -175,8 +174,7 @@ class TransformerSideNetwork(SideNetwork):
         side.train()
         return side.to(backbone.device)
 
-    @apply_forward_hook
-    def encode_poses(self, pose_frames: Tensor) -> Tensor:
+    def _encoded(self, pose_frames: Tensor) -> Tensor:
         """(B, F, 3, H, W) -> (B, N, c)."""
         poses = self.pose_encoder(rearrange(pose_frames, "b f c h w -> b c f h w"))
         return rearrange(poses, "b c t h w -> b (t h w) c")
@@ -193,7 +191,7 @@ class TransformerSideNetwork(SideNetwork):
             name: self._kept(value) if name in self.layout.wide else value
             for name, value in arguments.items()
         }
-        poses = self.encode_poses(pose_frames) if pose_frames.ndim == 5 else pose_frames
+        poses = self._encoded(pose_frames) if pose_frames.ndim == 5 else pose_frames
         tokens = arguments[self.layout.states[0]]
         poses = poses.repeat(max(1, len(tokens) // len(poses)), 1, 1)
         if poses.shape != tokens.shape:

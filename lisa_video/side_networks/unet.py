@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from diffusers import ModelMixin, UNetMotionModel
 from diffusers.configuration_utils import register_to_config
-from diffusers.utils.accelerate_utils import apply_forward_hook
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -133,8 +132,7 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
         side.train()
         return side.to(backbone.device)
 
-    @apply_forward_hook
-    def encode_poses(self, pose_frames: Tensor) -> Tensor:
+    def _encoded(self, pose_frames: Tensor) -> Tensor:
         """(B, F, 3, H, W) -> (B*F, channels, h, w)."""
         encoded: Tensor = self.pose_encoder(rearrange(pose_frames, "b f c h w -> (b f) c h w"))
         return encoded
@@ -152,7 +150,7 @@ class UNetSideNetwork(SideNetwork, ModelMixin):
         frames = noisy.shape[2]
         if pose_frames.ndim == 5:
             self._check_pose_frames(pose_frames, noisy)
-            pose_frames = self.encode_poses(pose_frames)
+            pose_frames = self._encoded(pose_frames)
         time = self.time_embedding(self.time_proj(timesteps).to(noisy.dtype))
         time = repeat(time, "b c -> (b f) c", f=frames)
         text = repeat(text, "b l d -> (b f) l d", f=frames)

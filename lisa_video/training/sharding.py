@@ -17,7 +17,13 @@ from accelerate import Accelerator
 from accelerate.utils import parse_flag_from_env
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.errors import UserError
@@ -84,6 +90,9 @@ def shard_networks(accelerator: Accelerator, backbone: VideoBackbone, networks: 
             reshard_after_forward=settings.reshard_after_forward,
             offload_policy=CPUOffloadPolicy() if settings.offload else OffloadPolicy(),
         )
+    for network in (networks.side_network, networks.average):
+        if network is not None:
+            register_fsdp_forward_method(network, "encode_poses")
 
 
 def whole_weights(networks: Networks) -> Weights | None:

@@ -40,8 +40,9 @@ def gathered(tensors: Iterable[Tensor]) -> Iterator[None]:
 
 def own_parts(network: nn.Module) -> list[Tensor]:
     """What this process holds of each parameter."""
-    if isinstance(network, FSDPModule):
-        network.reshard()
+    for module in network.modules():  # A forward without a backward may have left them whole.
+        if isinstance(module, FSDPModule):
+            module.reshard()
     return [each.to_local() if isinstance(each, DTensor) else each for each in network.parameters()]
 
 

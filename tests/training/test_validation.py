@@ -24,7 +24,7 @@ from lisa_video.video import read_video
 from tests.caching.conftest import cache_config
 from tests.evaluation.test_held_out import held_out_clip
 from tests.tiny import tiny_checkpoint
-from tests.training.processes import run_training
+from tests.training.processes import FSDP, run_training
 from tests.training.runs import tiny_config, untimed_log
 
 
@@ -152,11 +152,21 @@ def test_packed_encodings_are_decoded_where_there_are_no_videos(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    ("count", "environment"),
+    [(1, {}), (3, {}), (3, FSDP), (3, FSDP | {"FSDP_RESHARD_AFTER_FORWARD": "false"})],
+    ids=["ddp_few", "ddp", "fsdp2", "fsdp2_gathered"],
+)
 def test_two_processes_share_the_clips(
-    clips: Path, checkpoint: Path, tmp_path: Path, detector: Path, count: int
+    clips: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    detector: Path,
+    count: int,
+    environment: dict[str, str],
 ) -> None:
-    """With fewer clips than processes, and with one too many; neither waits for ever."""
+    """With fewer clips than processes, and with one too many; neither waits for ever. The average is
+    shown, as it is then, with weights large enough to be seen."""
     found = {}
     for processes in (1, 2):
         config = tiny_config(
@@ -164,19 +174,21 @@ def test_two_processes_share_the_clips(
             tmp_path / f"run_{processes}",
             str(checkpoint),
             validation=replace(validation_of(detector), clips=count, videos=1),
-            steps=2,
+            steps=4,
+            optimizer__lr=0.1,
+            ema__decay=0.5,
             data__batch_size=4 // processes,
             alignment__frame_weighting=False,
             pose_dropout=0.0,
         )
-        run_training(config, processes)
+        run_training(config, processes, **(environment if processes > 1 else {}))
         found[processes] = [
             row["validation/keypoint_distance"] or 0.0
             for row in read_log(config.output)
             if "validation/keypoint_distance" in row
         ]
-        assert len(list((config.output / "validation").glob("*/*.mp4"))) == 2
-    assert found[2] == pytest.approx(found[1], abs=0.02) and len(found[1]) == 2
+        assert len(list((config.output / "validation").glob("*/*.mp4"))) == 3
+    assert found[2] == pytest.approx(found[1], abs=0.02) and len(set(found[1])) > 1
 
 
 def test_global_generators_are_left_alone() -> None:
