@@ -24,7 +24,7 @@ from lisa_video.video import read_video
 from tests.caching.conftest import cache_config
 from tests.evaluation.test_held_out import held_out_clip
 from tests.tiny import tiny_checkpoint
-from tests.training.processes import FSDP, run_training
+from tests.training.processes import FSDP, ZERO2, ZERO3, run_training
 from tests.training.runs import tiny_config, untimed_log
 
 
@@ -154,8 +154,15 @@ def test_packed_encodings_are_decoded_where_there_are_no_videos(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "environment"),
-    [(1, {}), (3, {}), (3, FSDP), (3, FSDP | {"FSDP_RESHARD_AFTER_FORWARD": "false"})],
-    ids=["ddp_few", "ddp", "fsdp2", "fsdp2_gathered"],
+    [
+        (1, {}),
+        (3, {}),
+        (3, FSDP),
+        (3, FSDP | {"FSDP_RESHARD_AFTER_FORWARD": "false"}),
+        (3, ZERO2),
+        (3, ZERO3),
+    ],
+    ids=["ddp_few", "ddp", "fsdp2", "fsdp2_gathered", "zero2", "zero3"],
 )
 def test_two_processes_share_the_clips(
     clips: Path,
@@ -167,6 +174,8 @@ def test_two_processes_share_the_clips(
 ) -> None:
     """With fewer clips than processes, and with one too many; neither waits for ever. The average is
     shown, as it is then, with weights large enough to be seen."""
+    if "ACCELERATE_USE_DEEPSPEED" in environment:
+        pytest.importorskip("deepspeed")
     found = {}
     for processes in (1, 2):
         config = tiny_config(
