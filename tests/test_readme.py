@@ -135,6 +135,12 @@ def test_long_video_and_another_build(folder: Path) -> None:
     assert (folder / "built.driver.json").is_file()
 
 
+def test_combined_controls(folder: Path) -> None:
+    words = readme_line("configs/animatediff/generate_combined.yaml")
+    run(words, {"sampling.steps": 2, "output": folder / "combined.mp4"})
+    assert len(read_video(folder / "combined.mp4").frames) == 16
+
+
 def test_demos(folder: Path) -> None:
     commands = readme_commands()
     run(

@@ -27,6 +27,7 @@ from lisa_video.composition.config import Arm, ComposeConfig, arm_config
 from lisa_video.conditions import draw_edges
 from lisa_video.dataset import collate
 from lisa_video.evaluation.held_out import HeldOutClips
+from lisa_video.loading import cast
 from lisa_video.metrics.edges import edge_scores
 from lisa_video.reports import json_number
 from lisa_video.side_networks.base import SideNetwork
@@ -150,13 +151,13 @@ class Seen:
 def _networks(
     config: ComposeConfig, backbone: VideoBackbone, objective: Objective, seed: int
 ) -> list[SideNetwork]:
-    folders = [
-        arm_config(config, Arm(objective, control, seed)).output for control in config.controls
-    ]
-    return [
-        load_side_network(folder / "side_network").to(backbone.device, backbone.dtype)
-        for folder in folders
-    ]
+    networks = []
+    for control in config.controls:
+        folder = arm_config(config, Arm(objective, control, seed)).output
+        network = load_side_network(folder / "side_network")
+        cast(network, backbone.dtype)
+        networks.append(network.to(backbone.device))
+    return networks
 
 
 def _scales(config: ComposeConfig) -> dict[str, list[float]]:
