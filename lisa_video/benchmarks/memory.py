@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from lisa_video.backbones.base import VideoBackbone
-from lisa_video.benchmarks.config import LoaderBenchmarkConfig, MemoryBenchmarkConfig
+from lisa_video.benchmarks.config import MemoryBenchmarkConfig
+from lisa_video.benchmarks.data_config import LoaderBenchmarkConfig
 from lisa_video.benchmarks.loader import write_noise_clips
 from lisa_video.benchmarks.measure import in_fresh_processes, quiet_profiler
 from lisa_video.benchmarks.step import with_two_forwards
