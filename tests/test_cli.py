@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lisa_video.benchmarks.config import DecodeBenchmarkConfig, EconomyBenchmarkConfig
+from lisa_video.benchmarks.config import EconomyBenchmarkConfig
+from lisa_video.benchmarks.data_config import DecodeBenchmarkConfig
 from lisa_video.cli import with_changes
 from lisa_video.errors import UserError
 

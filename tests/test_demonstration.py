@@ -4,18 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from lisa_video.comparison.config import CompareConfig, GridConfig, ScoreConfig
 from lisa_video.demonstration import driving_window, render_data, run_demo
 from lisa_video.demonstration_config import DemoConfig
-from lisa_video.detectors.figure_net import FigureKeypointNet
 from lisa_video.errors import UserError
 from lisa_video.figures.config import FiguresConfig
 from lisa_video.manifest import load_manifest
 from lisa_video.training.config import BackboneConfig, SideNetworkConfig
 from lisa_video.video import probe_video
-from tests.tiny import tiny_checkpoint
+from tests.tiny import tiny_checkpoint, tiny_detector
 from tests.tiny_wan import tiny_wan_checkpoint
 from tests.training.runs import tiny_config
 
@@ -23,8 +21,6 @@ from tests.training.runs import tiny_config
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> DemoConfig:
     folder = tmp_path_factory.mktemp("demo")
-    torch.manual_seed(0)
-    FigureKeypointNet(channels=(8, 8, 8, 8)).save_pretrained(folder / "detector")
     training = tiny_config(
         folder / "out" / "figures",
         folder / "out",
@@ -43,7 +39,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> DemoConfig:
                 clips=3,
                 inference_steps=2,
                 guidance_scale=1.0,
-                detector_weights=folder / "detector",
+                detector_weights=tiny_detector(folder / "detector"),
             ),
         ),
         figures=FiguresConfig(clips=3, frames=6, size=32, workers=1),

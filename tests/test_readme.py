@@ -283,26 +283,33 @@ def test_cache_and_pack(folder: Path) -> None:
     assert list((folder / "shards").glob("*.tar"))
 
 
+def small_comparison(folder: Path, output: str) -> dict[str, object]:
+    """One seed of two steps, for a job that compares trainings."""
+    return {
+        "training.data.root": folder / "figures",
+        "training.data.batch_size": 2,
+        "training.steps": 2,
+        "training.probe.every": 1,
+        "training.probe.clips": 2,
+        "training.probe.draws": 1,
+        "training.output": folder / output,
+        "seeds": "[0]",
+        "score.at": "[2]",
+        "score.clips": 2,
+        "score.inference_steps": 2,
+    }
+
+
 def test_compare_and_benchmark(folder: Path) -> None:
     commands = readme_commands()
     run(
         commands["compare"],
-        {
-            "training.data.root": folder / "figures",
-            "training.data.batch_size": 2,
-            "training.steps": 2,
-            "training.probe.every": 1,
-            "training.probe.clips": 2,
-            "training.probe.draws": 1,
-            "training.output": folder / "compare",
+        small_comparison(folder, "compare")
+        | {
             "grid.lr": "[1e-4]",
             "grid.pose_init": "[zero]",
             "grid.alignment_weight": "[0.2]",
             "grid.tap": "[down_3]",
-            "seeds": "[0]",
-            "score.at": "[2]",
-            "score.clips": 2,
-            "score.inference_steps": 2,
         },
     )
     assert (folder / "compare" / "curves.png").is_file()
@@ -317,20 +324,8 @@ def test_ablate_and_economy(folder: Path) -> None:
     commands = readme_commands()
     run(
         commands["ablate"],
-        {
-            "training.data.root": folder / "figures",
-            "training.data.batch_size": 2,
-            "training.steps": 2,
-            "training.probe.every": 1,
-            "training.probe.clips": 2,
-            "training.probe.draws": 1,
-            "training.output": folder / "ablate",
-            "arms": "{plain: {objective: plain}, every_2: {alignment.every: 2}}",
-            "seeds": "[0]",
-            "score.at": "[2]",
-            "score.clips": 2,
-            "score.inference_steps": 2,
-        },
+        small_comparison(folder, "ablate")
+        | {"arms": "{plain: {objective: plain}, every_2: {alignment.every: 2}}"},
     )
     assert (folder / "ablate" / "curves.png").is_file()
     small = {"step.batch_size": 1, "step.frames": 2, "step.repeats": 1}

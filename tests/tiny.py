@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lisa_video.backbones.animatediff import AnimateDiffBackbone
+from lisa_video.detectors.figure_net import FigureKeypointNet
 from lisa_video.side_networks.base import SideNetwork
 
 TEXT_WIDTH = 32
@@ -145,6 +146,13 @@ def animatediff_pipeline(backbone: AnimateDiffBackbone) -> AnimateDiffPipeline:
 def tiny_checkpoint(folder: Path, backbone: AnimateDiffBackbone | None = None) -> Path:
     """Save a complete `AnimateDiffPipeline` folder and return it."""
     animatediff_pipeline(backbone or tiny_backbone()).save_pretrained(folder)
+    return folder
+
+
+def tiny_detector(folder: Path) -> Path:
+    """Save an untrained keypoint network, the same each time, and return its folder."""
+    torch.manual_seed(0)
+    FigureKeypointNet(channels=(8, 8, 8, 8)).save_pretrained(folder)
     return folder
 
 

@@ -9,15 +9,17 @@ from typing import Any
 
 from lisa_video.benchmarks.config import (
     AttentionBenchmarkConfig,
-    DecodeBenchmarkConfig,
     EconomyBenchmarkConfig,
-    ExtractBenchmarkConfig,
     FvdBenchmarkConfig,
-    LoaderBenchmarkConfig,
-    ManifestBenchmarkConfig,
     MemoryBenchmarkConfig,
     ParametersBenchmarkConfig,
     StepBenchmarkConfig,
+)
+from lisa_video.benchmarks.data_config import (
+    DecodeBenchmarkConfig,
+    ExtractBenchmarkConfig,
+    LoaderBenchmarkConfig,
+    ManifestBenchmarkConfig,
 )
 from lisa_video.benchmarks.generation_config import (
     GenerationBenchmarkConfig,

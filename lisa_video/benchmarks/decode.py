@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from lisa_video.assets import fetch_asset
-from lisa_video.benchmarks.config import DecodeBenchmarkConfig
+from lisa_video.benchmarks.data_config import DecodeBenchmarkConfig
 from lisa_video.benchmarks.measure import interleaved_seconds, paired_ratios
 from lisa_video.errors import UserError
 from lisa_video.reports import check_new_file, format_table, package_versions, write_json

@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lisa_video.assets import fetch_asset
-from lisa_video.benchmarks.config import ExtractBenchmarkConfig
+from lisa_video.benchmarks.data_config import ExtractBenchmarkConfig
 from lisa_video.detectors import check_detector
 from lisa_video.errors import UserError
 from lisa_video.extraction.job import check_extraction, extract

@@ -22,7 +22,8 @@ import torch
 
 from lisa_video.backbones.base import VideoBackbone
 from lisa_video.benchmarks import step as training_step
-from lisa_video.benchmarks.config import LoaderBenchmarkConfig, StepBenchmarkConfig
+from lisa_video.benchmarks.config import StepBenchmarkConfig
+from lisa_video.benchmarks.data_config import LoaderBenchmarkConfig
 from lisa_video.benchmarks.measure import interleaved_medians
 from lisa_video.caching import job as caching
 from lisa_video.caching.config import CacheConfig

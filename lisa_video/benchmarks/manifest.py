@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lisa_video.benchmarks.config import ManifestBenchmarkConfig
+from lisa_video.benchmarks.data_config import ManifestBenchmarkConfig
 from lisa_video.errors import UserError
 from lisa_video.manifest_index import MANIFEST, Manifest
 from lisa_video.manifest_lines import FORMAT, FORMAT_VERSION, ManifestEntry

@@ -1,6 +1,7 @@
 """Measuring: interleaved times, and processes that begin afresh."""
 
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -70,6 +71,13 @@ def in_fresh_processes(
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             measured[name] = pool.submit(measure, name).result()
     return measured
+
+
+def quiet_profiler() -> None:
+    """Keep the profiler, which counts memory on a CPU, from writing to the terminal of processes
+    that begin later."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def chosen_device(name: str) -> torch.device:

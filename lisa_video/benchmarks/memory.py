@@ -10,7 +10,6 @@ Shapes: F frames, H W pixels.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -23,9 +22,10 @@ from typing import Any
 import torch
 
 from lisa_video.backbones.base import VideoBackbone
-from lisa_video.benchmarks.config import LoaderBenchmarkConfig, MemoryBenchmarkConfig
+from lisa_video.benchmarks.config import MemoryBenchmarkConfig
+from lisa_video.benchmarks.data_config import LoaderBenchmarkConfig
 from lisa_video.benchmarks.loader import write_noise_clips
-from lisa_video.benchmarks.measure import in_fresh_processes
+from lisa_video.benchmarks.measure import in_fresh_processes, quiet_profiler
 from lisa_video.benchmarks.step import with_two_forwards
 from lisa_video.caching import job as caching
 from lisa_video.caching.config import CacheConfig
@@ -107,9 +107,7 @@ def variants(config: MemoryBenchmarkConfig, folder: Path) -> dict[str, TrainConf
 
 def measure_costs(config: MemoryBenchmarkConfig) -> MemoryCosts:
     """Each training in a process of its own."""
-    # The profiler's own messages, in those processes.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    quiet_profiler()
     with tempfile.TemporaryDirectory(prefix="lisa_video_") as name:
         folder = Path(name)
         for size in config.sizes:

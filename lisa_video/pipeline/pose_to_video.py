@@ -6,6 +6,7 @@ L tokens of text, D text width.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from typing import Any, cast
@@ -40,6 +41,8 @@ from lisa_video.pipeline.sampling import Generators
 from lisa_video.pipeline.text import Prompt
 from lisa_video.side_networks.base import SideNetwork
 from lisa_video.side_networks.group import SideNetworkGroup
+
+_log = logging.getLogger(__name__)
 
 StepCallback = Callable[["PoseToVideoPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
 SideNetworkSource = str | PathLike[str] | SideNetwork
@@ -171,7 +174,16 @@ class PoseToVideoPipeline(DiffusionPipeline):
         self.vae.disable_slicing()
 
     def enable_vae_tiling(self) -> None:
-        """Decode large frames tile by tile: less memory, and small differences at their borders."""
+        """Decode large frames tile by tile: less memory, and small differences at their borders.
+
+        A VAE that compresses time makes each tile of all frames: a line of the log says so.
+        """
+        if self.backbone.frames_per_latent > 1:
+            _log.warning(
+                "warning: VAE tiling on a backbone of kind %s holds the whole decoded video in "
+                "memory, tile after tile; without it a few frames are decoded at a time",
+                self.config.kind,
+            )
         self.vae.enable_tiling()
 
     def disable_vae_tiling(self) -> None:

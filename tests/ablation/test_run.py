@@ -4,24 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from lisa_video.ablation.config import AblateConfig, arm_folder
 from lisa_video.ablation.run import ablate, check_ablation, reach, write_ablation
 from lisa_video.comparison.analysis import CurvePoint
 from lisa_video.comparison.config import ScoreConfig
-from lisa_video.detectors.figure_net import FigureKeypointNet
 from lisa_video.errors import UserError
 from lisa_video.training.run_folder import read_log
-from tests.tiny import tiny_checkpoint
+from tests.tiny import tiny_checkpoint, tiny_detector
 from tests.training.runs import tiny_config, write_clips
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> AblateConfig:
     folder = tmp_path_factory.mktemp("ablate")
-    torch.manual_seed(0)
-    FigureKeypointNet(channels=(8, 8, 8, 8)).save_pretrained(folder / "detector")
     training = tiny_config(
         write_clips(folder / "clips"),
         folder / "out",
@@ -42,7 +38,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> AblateConfig:
             clips=2,
             inference_steps=2,
             guidance_scale=1.0,
-            detector_weights=folder / "detector",
+            detector_weights=tiny_detector(folder / "detector"),
         ),
     )
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from lisa_video.backbones import load_backbone, load_side_network
 from lisa_video.backbones.wan import WanBackbone, WanSideNetwork
 from lisa_video.errors import UserError
-from lisa_video.injection import Injection, SideResiduals
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.validation.config import FRAME_STEPS
 from tests.tiny import awakened, tiny_backbone
@@ -34,8 +33,6 @@ from tests.tiny_wan import (
     wan_pipeline,
 )
 
-INJECTIONS: list[Injection] = ["all", {"stride": 2}, {"even": 2}, [3], ["block_5"]]
-
 
 @pytest.fixture(scope="module")
 def backbone() -> WanBackbone:
@@ -47,155 +44,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_wan_checkpoint(tmp_path_factory.mktemp("wan"))
 
 
-def side_residuals(
-    backbone: WanBackbone, inputs: tuple[Tensor, ...], injection: Injection = "all"
-) -> SideResiduals:
-    side = awakened(WanSideNetwork.from_backbone(backbone, injection=injection))
-    return backbone.side_output(side, *inputs).residuals
-
-
-def diffusers_forward(
-    backbone: WanBackbone, inputs: tuple[Tensor, ...], residuals: SideResiduals | None
-) -> Tensor:
-    """The transformer called by hand, residuals added by hooks."""
-    points = {} if residuals is None else residuals.points
-    hooks = [
-        backbone.main_network.blocks[int(name.removeprefix("block_"))].register_forward_hook(
-            lambda _block, _args, output, value=value: output + value
-        )
-        for name, value in points.items()
-    ]
-    noisy, timesteps, text = inputs[:3]
-    output = backbone.main_network(
-        hidden_states=noisy, timestep=timesteps, encoder_hidden_states=text
-    ).sample
-    for hook in hooks:
-        hook.remove()
-    return output
-
-
 # Predictions.
-
-
-@pytest.mark.parametrize("injection", INJECTIONS, ids=str)
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_shared_blocks_equal_two_diffusers_forwards(
-    injection: Injection, checkpointing: bool
-) -> None:
-    backbone = tiny_wan()
-    if checkpointing:
-        backbone.enable_gradient_checkpointing()
-    for frames, height, width in [(1, 4, 4), (5, 6, 8), (9, 8, 4)]:
-        inputs = wan_inputs(frames, height, width)
-        residuals = side_residuals(backbone, inputs, injection)
-        controlled, prior = backbone.predict_with_prior(*inputs[:3], residuals)
-        assert torch.equal(controlled, diffusers_forward(backbone, inputs, residuals))
-        assert torch.equal(prior, diffusers_forward(backbone, inputs, None))
-        assert (controlled - prior).abs().max() > 1e-3
-        assert torch.equal(backbone.predict(*inputs[:3], residuals), controlled)
-        assert torch.equal(backbone.predict(*inputs[:3]), prior)
-
-
-@pytest.mark.parametrize("clips", [[0], [2, 0], [0, 1, 2]], ids=str)
-@pytest.mark.parametrize("injection", [{"even": 2}, [0], [5]], ids=str)
-def test_prior_of_some_clips_equals_their_own_forward(
-    backbone: WanBackbone, clips: list[int], injection: Injection
-) -> None:
-    inputs = wan_inputs(batch=3)
-    residuals = side_residuals(backbone, inputs, injection=injection)
-    first = int(next(iter(residuals.points)).removeprefix("block_"))
-    rows: list[tuple[int, int]] = []
-    hooks = [
-        block.register_forward_hook(
-            lambda _block, _args, output, index=index: rows.append(
-                (index, len(output[0]) if isinstance(output, tuple) else len(output))
-            )
-        )
-        for index, block in enumerate(backbone.blocks)
-    ]
-    chosen = torch.tensor(clips)
-    controlled, prior = backbone.predict_with_prior(*inputs[:3], residuals, chosen)
-    for hook in hooks:
-        hook.remove()
-    # What is shared sees all clips once, the rest of the prior only those asked for.
-    later = range(first + 1, BLOCKS)
-    shared = [(index, 3) for index in range(first + 1)]
-    assert rows == shared + [(i, len(clips)) for i in later] + [(i, 3) for i in later]
-    assert not prior.requires_grad
-    alone = diffusers_forward(backbone, tuple(each[chosen] for each in inputs), None)
-    torch.testing.assert_close(prior, alone, rtol=1e-5, atol=1e-6)
-    assert torch.equal(controlled, diffusers_forward(backbone, inputs, residuals))
-
-
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_gradient_of_residuals_equals_the_full_forwards(checkpointing: bool) -> None:
-    backbone = tiny_wan()
-    if checkpointing:
-        backbone.enable_gradient_checkpointing()
-    inputs = wan_inputs()
-    points = {
-        name: value.detach().requires_grad_()
-        for name, value in side_residuals(backbone, inputs, {"even": 3}).points.items()
-    }
-    residuals = SideResiduals(points)
-    shared, prior = backbone.predict_with_prior(*inputs[:3], residuals)
-    leaves = list(points.values())
-    got = torch.autograd.grad(shared.square().sum(), leaves)
-    full = diffusers_forward(tiny_wan(), inputs, residuals)
-    expected = torch.autograd.grad(full.square().sum(), leaves)
-    for one, other in zip(got, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-        assert one.abs().max() > 0
-    assert not prior.requires_grad
-
-
-def test_blocks_up_to_the_first_injection_run_once(backbone: WanBackbone) -> None:
-    inputs = wan_inputs()
-    residuals = side_residuals(backbone, inputs, {"even": 2})
-    runs = [0] * BLOCKS
-
-    def count(index: int) -> object:
-        def hook(*_: object) -> None:
-            runs[index] += 1
-
-        return hook
-
-    hooks = [
-        block.register_forward_hook(count(index)) for index, block in enumerate(backbone.blocks)
-    ]
-    backbone.predict_with_prior(*inputs[:3], residuals)
-    for hook in hooks:
-        hook.remove()
-    assert runs == [1, 1, 1, 2, 2, 2]
-
-
-def test_blocks_are_put_back_when_a_forward_fails(backbone: WanBackbone) -> None:
-    inputs = wan_inputs()
-    residuals = side_residuals(backbone, inputs)
-    blocks = list(backbone.main_network.blocks)
-    names = set(backbone.main_network.state_dict())
-    with pytest.raises(RuntimeError):
-        backbone.predict_with_prior(inputs[0], inputs[1], inputs[2][..., :3], residuals)
-    broken = SideResiduals({"block_1": torch.zeros(1, 2, 3)})
-    with pytest.raises(RuntimeError):
-        backbone.predict(*inputs[:3], broken)
-    assert all(a is b for a, b in zip(backbone.main_network.blocks, blocks, strict=True))
-    assert set(backbone.main_network.state_dict()) == names
-
-
-@pytest.mark.parametrize("pose_init", ["zero", "normal"])
-@pytest.mark.parametrize("hidden_size", [None, 16])
-def test_first_prediction_is_the_backbones_bit_for_bit(
-    backbone: WanBackbone, pose_init: str, hidden_size: int | None
-) -> None:
-    side = backbone.new_side_network(pose_init=pose_init, hidden_size=hidden_size)
-    inputs = wan_inputs()
-    alone = backbone.predict(*inputs[:3])
-    residuals = backbone.side_output(side, *inputs).residuals
-    controlled, prior = backbone.predict_with_prior(*inputs[:3], residuals)
-    assert torch.equal(controlled, alone)
-    assert torch.equal(prior, alone)
-    assert torch.equal(backbone.predict(*inputs[:3], residuals), alone)
 
 
 def test_backbone_is_frozen_and_keeps_no_graph_before_the_injection(backbone: WanBackbone) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lisa_video.benchmarks.config import DecodeBenchmarkConfig
+from lisa_video.benchmarks.data_config import DecodeBenchmarkConfig
 from lisa_video.benchmarks.decode import BASE, absent_decoders, check, run, ways_to_read
 from lisa_video.benchmarks.measure import paired_ratios
 from lisa_video.errors import UserError

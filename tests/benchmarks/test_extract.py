@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lisa_video.benchmarks.config import ExtractBenchmarkConfig
+from lisa_video.benchmarks.data_config import ExtractBenchmarkConfig
 from lisa_video.benchmarks.extract import ExtractTimes, check, measure
 from lisa_video.errors import UserError
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from lisa_video.benchmarks.config import LoaderBenchmarkConfig
+from lisa_video.benchmarks.data_config import LoaderBenchmarkConfig
 from lisa_video.benchmarks.loader import SOURCES, LoaderCosts, check, format_costs, run
 from lisa_video.training.config import BackboneConfig
 from tests.tiny import tiny_checkpoint

@@ -77,9 +77,12 @@ def test_it_writes_what_it_prints(
     check(config)
     run(config)
     written = json.loads((tmp_path / "costs.json").read_text())
-    assert set(written["peak_mb"]) == {"10", "17"}
-    assert all(value > 0 for value in written["peak_mb"].values())
+    for name in ("peak_mb", "allocated_mb"):
+        assert set(written[name]) == {"10", "17"}
+        assert all(value > 0 for value in written[name].values())
+    assert written["latents_mb"]["17"] == 4 * 4 * 17 * 8 * 8 / 2**20
     out = capsys.readouterr().out
+    assert f"{written['allocated_mb']['17']:.1f}" in out
     assert f"{written['seam_flicker']:.3f}" in out
     assert (written["pck"] is None) == (not controlled) == ("PCK" not in out)
     if controlled:

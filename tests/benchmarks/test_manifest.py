@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lisa_video.benchmarks.config import ManifestBenchmarkConfig
+from lisa_video.benchmarks.data_config import ManifestBenchmarkConfig
 from lisa_video.benchmarks.manifest import VARIANTS, check, example_entry, run
 from lisa_video.errors import UserError
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from lisa_video.comparison.arms import read_arm
 from lisa_video.comparison.config import (
@@ -17,18 +16,15 @@ from lisa_video.comparison.config import (
     settings,
 )
 from lisa_video.comparison.run import compare, write_comparison
-from lisa_video.detectors.figure_net import FigureKeypointNet
 from lisa_video.errors import UserError
 from tests.metrics.networks import colour_network
-from tests.tiny import tiny_checkpoint
+from tests.tiny import tiny_checkpoint, tiny_detector
 from tests.training.runs import tiny_config, write_clips
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> CompareConfig:
     folder = tmp_path_factory.mktemp("compare")
-    torch.manual_seed(0)
-    FigureKeypointNet(channels=(8, 8, 8, 8)).save_pretrained(folder / "detector")
     training = tiny_config(
         write_clips(folder / "clips", length=11),
         folder / "out",
@@ -45,7 +41,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> CompareConfig:
             clips=2,
             inference_steps=2,
             guidance_scale=1.0,
-            detector_weights=folder / "detector",
+            detector_weights=tiny_detector(folder / "detector"),
         ),
     )
 

@@ -6,22 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from lisa_video.composition.config import Arm, ComposeConfig, CompositionScoreConfig, arm_config
 from lisa_video.composition.report import write_composition
 from lisa_video.composition.run import ALL, NONE, Composition, Seen, check_composition, compose
-from lisa_video.detectors.figure_net import FigureKeypointNet
 from lisa_video.errors import UserError
-from tests.tiny import tiny_checkpoint
+from tests.tiny import tiny_checkpoint, tiny_detector
 from tests.training.runs import tiny_config, write_clips
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> ComposeConfig:
     folder = tmp_path_factory.mktemp("compose")
-    torch.manual_seed(0)
-    FigureKeypointNet(channels=(8, 8, 8, 8)).save_pretrained(folder / "detector")
     training = tiny_config(
         write_clips(folder / "clips"),
         folder / "out",
@@ -32,7 +28,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ComposeConfig:
         optimizer__lr=3e-2,
     )
     score = CompositionScoreConfig(
-        clips=2, inference_steps=2, guidance_scale=1.0, detector_weights=folder / "detector"
+        clips=2,
+        inference_steps=2,
+        guidance_scale=1.0,
+        detector_weights=tiny_detector(folder / "detector"),
     )
     return ComposeConfig(training=training, controls=["lower_body", "edges"], score=score)
 

@@ -6,11 +6,11 @@ import torch
 
 from lisa_video.detectors.figure_net import (
     FigureDetector,
-    FigureKeypointNet,
     decode_keypoints,
     keypoint_loss,
 )
 from lisa_video.errors import UserError
+from tests.tiny import tiny_detector
 
 
 def ideal_logits(keypoints: torch.Tensor, side: int = 32) -> torch.Tensor:
@@ -48,8 +48,7 @@ def test_absent_keypoints_do_not_enter_the_heatmap_loss() -> None:
 
 
 def test_detector_maps_keypoints_back_to_frames_of_any_size(tmp_path: Path) -> None:
-    FigureKeypointNet(channels=(8, 8, 8, 8)).save_pretrained(tmp_path)
-    detector = FigureDetector(tmp_path)
+    detector = FigureDetector(tiny_detector(tmp_path))
     small = np.random.default_rng(0).integers(0, 255, (2, 64, 32, 3), dtype=np.uint8)
     large = small.repeat(3, axis=1).repeat(3, axis=2)
     found, enlarged = detector.detect(small), detector.detect(large)

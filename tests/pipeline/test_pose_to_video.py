@@ -281,15 +281,34 @@ def test_compiled_networks_are_traced_once(make: Callable[..., VideoBackbone]) -
     assert (main.frame_count, own.frame_count) == traced
 
 
-def test_vae_options_reach_the_vae(pipeline: PoseToVideoPipeline) -> None:
+def test_vae_options_reach_the_vae(
+    pipeline: PoseToVideoPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
     vae = pipeline.vae
     pipeline.enable_vae_slicing()
     pipeline.enable_vae_tiling()
+    assert not caplog.records
     assert vae.use_slicing and vae.use_tiling
     assert generate(pipeline, output_type="pt").isfinite().all()
     pipeline.disable_vae_slicing()
     pipeline.disable_vae_tiling()
     assert not (vae.use_slicing or vae.use_tiling)
+
+
+@pytest.mark.parametrize("make", [tiny_wan, tiny_cogvideox])
+def test_tiles_of_a_vae_that_compresses_time_are_of_all_frames(
+    make: Callable[..., VideoBackbone], caplog: pytest.LogCaptureFixture
+) -> None:
+    backbone = make(num_layers=1)
+    side = backbone.new_side_network()
+    pipeline = silent(PoseToVideoPipeline.from_backbone(backbone, side))
+    pipeline.enable_vae_tiling()
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "holds the whole decoded video" in message and "\n" not in message
+    drawn = {"pose_frames": poses(frames=17, height=24), "num_inference_steps": 1}
+    latents = generate(pipeline, **drawn)
+    (video,) = pipeline.backbone.decode_chunks(latents)
+    assert video.shape[:3] == (1, 17, 3)
 
 
 def test_stream_makes_one_clip(pipeline: PoseToVideoPipeline) -> None:

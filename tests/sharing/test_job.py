@@ -10,7 +10,6 @@ import torch
 import yaml
 from diffusers import ControlNetModel
 
-from lisa_video.detectors.figure_net import FigureKeypointNet
 from lisa_video.errors import UserError
 from lisa_video.pipeline import PoseToVideoPipeline
 from lisa_video.poses import PoseSequence
@@ -19,7 +18,7 @@ from lisa_video.sharing.job import check_share, share
 from lisa_video.training.config import ValidationConfig
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.loop import train
-from tests.tiny import tiny_backbone, tiny_checkpoint
+from tests.tiny import tiny_backbone, tiny_checkpoint, tiny_detector
 from tests.training.runs import tiny_config, write_clips
 
 
@@ -27,8 +26,6 @@ from tests.training.runs import tiny_config, write_clips
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two steps of a network without motion modules, with a validation."""
     folder = tmp_path_factory.mktemp("share")
-    torch.manual_seed(0)
-    FigureKeypointNet(channels=(8, 8, 8, 8)).save_pretrained(folder / "detector")
     tiny_checkpoint(folder / "backbone")
     config = tiny_config(
         write_clips(folder / "clips"),
@@ -36,7 +33,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder / "backbone"),
         steps=2,
         validation=ValidationConfig(
-            every=2, clips=2, inference_steps=1, detector_weights=folder / "detector", videos=2
+            every=2,
+            clips=2,
+            inference_steps=1,
+            detector_weights=tiny_detector(folder / "detector"),
+            videos=2,
         ),
         side_network__motion_modules=False,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lisa_video.cli import resolved_yaml, run_job
 from lisa_video.manifest import DatasetWriter
 from lisa_video.poses import PoseSequence
 from lisa_video.training.checkpoint import latest_checkpoint, load_state
@@ -23,7 +24,9 @@ from lisa_video.training.config import (
     TimestepConfig,
     TrainConfig,
 )
+from lisa_video.training.loop import train
 from lisa_video.training.run_folder import read_log
+from lisa_video.training.setup import check_training
 
 SIZE = 16
 # Of the log, what differs from run to run.
@@ -83,6 +86,28 @@ def tiny_config(clips: Path, output: Path, backbone: str = "unused", **changes: 
             value, name = replace(getattr(config, section), **{key: value}), section
         config = replace(config, **{name: value})
     return config
+
+
+def written(folder: Path, config: TrainConfig) -> Path:
+    """The settings as a YAML file."""
+    path = folder / "train.yaml"
+    path.write_text(resolved_yaml(config))
+    return path
+
+
+def launch(config: Path, *flags: str) -> int | None:
+    """Run the training job in this process; the exit code."""
+    try:
+        run_job(
+            TrainConfig,
+            train,
+            check=check_training,
+            description="",
+            argv=["--config", str(config), *flags],
+        )
+    except SystemExit as end:
+        return int(end.code or 0)
+    return None
 
 
 def untimed_log(output: Path) -> list[dict[str, Any]]:

@@ -143,8 +143,9 @@ def test_what_processes_cannot_share_is_refused(
         build_accelerator(tiny_config(tmp_path, tmp_path / "run", **changes))
 
 
-ECONOMY = {
+ECONOMY: dict[str, Any] = {
     "data__frames": 4,
+    "side_network__injection": ["down_1", "down_2", "mid"],
     "alignment": AlignmentConfig(
         tap=["down_1", "mid"],
         every=2,
@@ -153,6 +154,11 @@ ECONOMY = {
         until=4,
     ),
 }
+BUCKETS: dict[str, Any] = {
+    "data__buckets": [(4, 16, 16), (2, 16, 8)],
+    "data__max_stride": 2,
+    "data__augmentation": AugmentationConfig(flip=0.5, crop_scale=(0.5, 1.0)),
+}
 
 
 @pytest.mark.slow
@@ -160,15 +166,8 @@ def test_two_processes_agree_on_steps_and_clips_with_an_alignment_loss(tmp_path:
     clips, backbone = write_mixed(tmp_path / "clips"), tiny_checkpoint(tmp_path / "backbone")
     logs = {}
     for processes in (1, 2):
-        config = tiny_config(
-            clips,
-            tmp_path / f"run_{processes}",
-            str(backbone),
-            data__batch_size=4 // processes,
-            side_network__injection=["down_1", "down_2", "mid"],
-            probe__every=0,
-            **ECONOMY,
-        )
+        output = tmp_path / f"run_{processes}"
+        config = settings(clips, backbone, output, processes, steps=6, probe__every=0, **ECONOMY)
         run_training(config, processes)
         logs[processes] = read_log(config.output)
     assert ["alignment" in row for row in logs[1]] == [False, True, False, True, False, False]
@@ -183,17 +182,9 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path) -> None
     clips, backbone = write_mixed(tmp_path / "clips"), tiny_checkpoint(tmp_path / "backbone")
     logs = {}
     for processes in (1, 2):
-        config = tiny_config(
-            clips,
-            tmp_path / f"run_{processes}",
-            str(backbone),
-            data__buckets=[(4, 16, 16), (2, 16, 8)],
-            data__max_stride=2,
-            data__augmentation=AugmentationConfig(flip=0.5, crop_scale=(0.5, 1.0)),
-            data__batch_size=4 // processes,
-            probe__every=0,
-        )
+        output = tmp_path / f"run_{processes}"
+        config = settings(clips, backbone, output, processes, steps=6, probe__every=0, **BUCKETS)
         run_training(config, processes)
-        logs[processes] = [row["loss"] for row in read_log(config.output)]
+        logs[processes] = losses(config)
     assert len(logs[1]) == 6
     np.testing.assert_allclose(logs[2], logs[1], rtol=1e-5)

@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from lisa_video.detectors.figure_net import FigureKeypointNet
 from lisa_video.errors import UserError
 from lisa_video.report_config import ReportConfig
 from lisa_video.training.config import ValidationConfig
@@ -20,6 +18,7 @@ from lisa_video.training.loop import train
 from lisa_video.training.report import report_page, write_report
 from lisa_video.training.report_curves import running_mean
 from tests.evaluation.test_report import Links
+from tests.tiny import tiny_detector
 from tests.training.runs import tiny_config
 
 ROOT = Path(__file__).parents[2]
@@ -29,10 +28,12 @@ ROOT = Path(__file__).parents[2]
 def run(clips: Path, encoder: ClipEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with two validations and a name that could be a tag."""
     folder = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    FigureKeypointNet(channels=(8, 8, 8, 8)).save_pretrained(folder / "detector")
     validation = ValidationConfig(
-        every=3, clips=2, inference_steps=1, detector_weights=folder / "detector", videos=1
+        every=3,
+        clips=2,
+        inference_steps=1,
+        detector_weights=tiny_detector(folder / "detector"),
+        videos=1,
     )
     config = tiny_config(clips, folder / "<i>run", steps=3, validation=validation)
     train(config, encoder=encoder)

@@ -10,14 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lisa_video.cli import parse_config, resolved_yaml, run_job
+from lisa_video.cli import parse_config
 from lisa_video.training.config import TrainConfig
-from lisa_video.training.loop import train
 from lisa_video.training.run_folder import read_log
-from lisa_video.training.setup import check_training
 from tests.tiny import tiny_backbone, tiny_checkpoint
 from tests.tiny_controlnet import tiny_controlnet
-from tests.training.runs import tiny_config
+from tests.training.runs import launch, tiny_config, written
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,10 +26,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_config(tmp_path: Path, clips: Path, backbone: Path, **changes: object) -> Path:
-    config = tiny_config(clips, tmp_path / "run", str(backbone), **changes)
-    path = tmp_path / "train.yaml"
-    path.write_text(resolved_yaml(config))
-    return path
+    return written(tmp_path, tiny_config(clips, tmp_path / "run", str(backbone), **changes))
 
 
 def script(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -45,21 +40,6 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=300,
     )
-
-
-def launch(config: Path, *flags: str) -> int | None:
-    """Run the job in this process; the exit code."""
-    try:
-        run_job(
-            TrainConfig,
-            train,
-            check=check_training,
-            description="",
-            argv=["--config", str(config), *flags],
-        )
-    except SystemExit as end:
-        return int(end.code or 0)
-    return None
 
 
 SHIPPED = [*ROOT.glob("configs/*/train_[lp]*.yaml"), *ROOT.glob("configs/*/*_lisa.yaml")]

@@ -8,17 +8,16 @@ from accelerate.state import AcceleratorState
 
 from lisa_video.backbones import load_side_network
 from lisa_video.backbones.wan import WanSideNetwork
-from lisa_video.cli import parse_config, resolved_yaml, run_job
+from lisa_video.cli import parse_config
 from lisa_video.generation import check_generation, generate
 from lisa_video.generation_config import GenerateConfig
 from lisa_video.training.config import TrainConfig
 from lisa_video.training.encoding import ClipEncoder
 from lisa_video.training.loop import train
 from lisa_video.training.run_folder import read_log
-from lisa_video.training.setup import check_training
 from lisa_video.video import read_video
 from tests.tiny_wan import TOKENS, tiny_wan, tiny_wan_checkpoint
-from tests.training.runs import tiny_config
+from tests.training.runs import launch, tiny_config, written
 
 ROOT = Path(__file__).parents[2]
 BATCH = 2
@@ -48,25 +47,9 @@ def wan_config(
     return tiny_config(clips, output, backbone, **settings | changes)
 
 
-def launch(tmp_path: Path, config: TrainConfig, *flags: str) -> int | None:
-    path = tmp_path / "train.yaml"
-    path.write_text(resolved_yaml(config))
-    try:
-        run_job(
-            TrainConfig,
-            train,
-            check=check_training,
-            description="",
-            argv=["--config", str(path), *flags],
-        )
-    except SystemExit as end:
-        return int(end.code or 0)
-    return None
-
-
 def test_job_trains_and_the_result_generates(tmp_path: Path, clips: Path, checkpoint: Path) -> None:
     run = tmp_path / "run"
-    assert launch(tmp_path, wan_config(clips, run, str(checkpoint), steps=3)) is None
+    assert launch(written(tmp_path, wan_config(clips, run, str(checkpoint), steps=3))) is None
     side = load_side_network(run / "side_network")
     assert isinstance(side, WanSideNetwork)
     assert list(side.blocks) == ["block_2", "block_5"]
@@ -173,7 +156,7 @@ def test_mistakes_are_one_line(
     parts: list[str],
 ) -> None:
     config = wan_config(clips, tmp_path / "run", str(checkpoint))
-    assert launch(tmp_path, config, *flags) == 2
+    assert launch(written(tmp_path, config), *flags) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     for part in parts:
@@ -187,5 +170,5 @@ def test_side_network_of_another_backbone_is_refused(
     tiny_wan(seed=1).new_side_network().save_pretrained(tmp_path / "other")
     config = wan_config(clips, tmp_path / "run", str(checkpoint))
     flags = ["--side_network.init_from", str(tmp_path / "other"), "--objective", "plain"]
-    assert launch(tmp_path, config, *flags) == 2
+    assert launch(written(tmp_path, config), *flags) == 2
     assert "was made for another backbone" in capsys.readouterr().err

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from lisa_video.caching import job as caching
-from lisa_video.detectors.figure_net import FigureKeypointNet
 from lisa_video.errors import UserError
 from lisa_video.packing import job as packing
 from lisa_video.packing.config import PackConfig
@@ -23,17 +22,14 @@ from lisa_video.training.validation import METRICS, random_states_kept, write_vi
 from lisa_video.video import read_video
 from tests.caching.conftest import cache_config
 from tests.evaluation.test_held_out import held_out_clip
-from tests.tiny import tiny_checkpoint
+from tests.tiny import tiny_checkpoint, tiny_detector
 from tests.training.processes import FSDP, ZERO2, ZERO3, run_training
 from tests.training.runs import tiny_config, untimed_log
 
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("detector")
-    FigureKeypointNet(channels=(8, 8, 8, 8)).save_pretrained(folder)
-    return folder
+    return tiny_detector(tmp_path_factory.mktemp("detector"))
 
 
 def validation_of(detector: Path) -> ValidationConfig:
