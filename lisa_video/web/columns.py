@@ -16,7 +16,7 @@ _PERSON = {"the only one": "only", "the main person": 0, "the second": 1, "every
 _FRAMING = {"the whole picture": "fit", "the people": "people", "stretched": "stretch"}
 _NO_SAMPLE = "none"
 _BUILD = {
-    "height": "Height, share of picture",
+    "height": "Height, of the picture's",
     "head": "Neck to nose (adult: 0.12)",
     "torso": "Torso (0.34)",
     "legs": "Legs (0.54)",
@@ -160,9 +160,10 @@ def driver_choice(
     frames: int | None,
     fps: float | None,
     reference: str | None,
-    *body: float | None,
+    reference_frame: int | None,
+    *shares: float | None,
 ) -> DriverChoice:
-    """From the page's values; an emptied number is 0, of the body's none."""
+    """From the page's values; an emptied number is 0, and 0 no share of a build."""
     return DriverChoice(
         Path(upload) if upload else None,
         None if sample == _NO_SAMPLE else sample,
@@ -172,7 +173,11 @@ def driver_choice(
         start or 0,
         frames or 0,
         fps or 0,
-        BodyChoice(Path(reference) if reference else None, *body),  # type: ignore[arg-type]
+        BodyChoice(
+            Path(reference) if reference else None,
+            reference_frame or 0,
+            *(share or None for share in shares),
+        ),
     )
 
 
@@ -209,23 +214,19 @@ def _body_inputs() -> list[Any]:
         reference = gr.File(
             label="Picture, video or pose file of one person",
             file_types=list(REFERENCE_SUFFIXES),
-            height=130,
+            height=150,
             elem_id="reference",
         )
         frame = gr.Number(
-            None,
-            label="Frame of the reference, from 0 (a video needs one)",
-            precision=0,
-            minimum=0,
-            elem_id="reference_frame",
+            0, label="Frame, of a video", precision=0, minimum=0, elem_id="reference_frame"
         )
-        gr.Markdown("or shares of the stature, empty ones as the driver's:")
+        gr.Markdown("or shares of the stature (0: the driver's own)")
         shares = []
         names = [item.name for item in fields(BodyChoice)][2:]
         for pair in zip(names[::2], names[1::2], strict=True):
             with gr.Row():
                 shares += [
-                    gr.Number(None, label=_BUILD[name], minimum=0, step=0.01, elem_id=name)
+                    gr.Number(0, label=_BUILD[name], minimum=0, step=0.01, elem_id=name)
                     for name in pair
                 ]
     return [reference, frame, *shares]

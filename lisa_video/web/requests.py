@@ -48,8 +48,8 @@ class BodyChoice:
 
     reference: Path | None = None
     """Uploaded file."""
-    frame: int | None = None
-    """Of the reference; None takes all of a pose file."""
+    frame: int = 0
+    """Of a video that is the reference, counted from 0; a pose file is taken whole."""
     height: float | None = None
     """This and the others as in `BuildConfig`."""
     head: float | None = None
@@ -175,9 +175,8 @@ def _retargeting(config: WebConfig, choice: DriverChoice) -> RetargetConfig:
     if build.stated:
         raise UserError("give either a reference or a build, and empty the other")
     check_reference_file(path, config.limits)
-    if path.suffix.lower() in VIDEO_SUFFIXES and frame is None:
-        raise UserError(f"{path}: say which frame of this video is the reference")
-    retargeting = RetargetConfig(reference=path, frame=frame)
+    is_video = path.suffix.lower() in VIDEO_SUFFIXES
+    retargeting = RetargetConfig(reference=path, frame=frame if is_video else None)
     check_driver(retargeting, choice.detector)
     return retargeting
 
