@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -38,11 +39,13 @@ PLAYING = """selector => {
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    files = tmp_path_factory.mktemp("files")
     command = [sys.executable, "demo/app.py", "--config", "configs/web.yaml", "--port", "0"]
     server = subprocess.Popen(
         [*command, "--limits.upload_mb", "0.5"],
         cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(files)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -54,7 +57,9 @@ def address() -> Iterator[str]:
         yield found[1]
     finally:
         server.terminate()
-        server.wait()
+        code = server.wait(60)
+    assert code == 143
+    assert not [path for path in files.rglob("*") if path.is_file()], "uploads or results are left"
 
 
 @pytest.fixture(scope="module")
