@@ -260,6 +260,23 @@ def test_a_video_without_people_is_refused_before_generating(
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_what_of_a_prompt_is_cut_off_is_told(
+    models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = config(
+        models,
+        tmp_path / "grid.mp4",
+        driving__poses=sample_poses(tmp_path / "poses.npz"),
+        prompts='["a man a man a man a man a man in a hat"]',
+    )
+    with caplog.at_level("WARNING"):
+        render(settings)
+    told = {record.getMessage() for record in caplog.records if "cut off" in record.message}
+    assert told == {
+        "warning: prompt is too long for the text encoder (12 tokens), cut off: 'in a hat'"
+    }
+
+
 @pytest.mark.parametrize("name", ["grid.mp4", "grid.yaml", "grid.json", "sheet.png"])
 def test_nothing_is_overwritten(models: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("precious")

@@ -1,8 +1,5 @@
 """What the web demo makes of the page's values, without a browser."""
 
-import struct
-import zipfile
-import zlib
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,54 +9,18 @@ import numpy as np
 import pytest
 
 from lisa_video.cli import parse_config
-from lisa_video.driver_config import RetargetConfig
 from lisa_video.errors import UserError
 from lisa_video.poses import PoseSequence
 from lisa_video.rendering.config import RenderConfig
 from lisa_video.rendering.job import Progress
-from lisa_video.training.config import BackboneConfig
+from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.video import read_video, write_video
 from lisa_video.web.checks import check_web
-from lisa_video.web.config import BACKBONE_ALONE, LimitsConfig, ModelConfig, WebConfig
-from lisa_video.web.requests import (
-    BodyChoice,
-    ClipChoice,
-    DriverChoice,
-    ResultFolders,
-    generated,
-    plain_line,
-    skeleton_preview,
-)
-from lisa_video.web.uploads import check_driver_file, check_reference_file
-from tests.broken_videos import FAULTS, break_videos, moving_frames
-
-ROOT = Path(__file__).parents[2]
-EMBEDDED = ROOT / "data" / "embedded" / "animatediff"
-SAMPLES = {
-    "video": ROOT / "data" / "sample" / "videos" / "marching.mp4",
-    "poses": ROOT / "data" / "sample" / "poses" / "marching.npz",
-}
-LIMITS = LimitsConfig(upload_mb=0.2, seconds=3, pixels=100 * 100, frames=20, steps=25)
-CONFIG = WebConfig(
-    models={
-        "figures": ModelConfig(
-            backbone=BackboneConfig(path=str(EMBEDDED / "backbone")),
-            checkpoints={"LISA": str(EMBEDDED / "side_network")},
-            scorer="figures",
-        )
-    },
-    samples=SAMPLES,
-    detectors=("figures",),
-    limits=LIMITS,
-)
-DRIVER = DriverChoice(None, "video", "figures", "fit", "only", 2, 4, 5)
-CLIP = ClipChoice("figures", ("LISA",), "a person", "", 3, 2, 2.0, 1.0, 0, False)
-
-
-def new(folder: Path) -> Path:
-    """A new folder for a result."""
-    folder.mkdir(parents=True)
-    return folder
+from lisa_video.web.config import BACKBONE_ALONE, WebConfig
+from lisa_video.web.requests import ResultFolders, generated, plain_line, skeleton_preview
+from tests.broken_videos import moving_frames
+from tests.tiny import tiny_backbone
+from tests.web.choices import CLIP, CONFIG, DRIVER, ROOT, SAMPLES, new
 
 
 def test_a_sample_becomes_a_video_with_settings_that_make_it_again(tmp_path: Path) -> None:
@@ -124,153 +85,72 @@ def test_what_cannot_be_made_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_broken_uploads_are_refused_with_the_reason_and_no_path(tmp_path: Path) -> None:
-    """All but those whose damage shows only when all frames are decoded."""
-    faults = [fault for fault in FAULTS if fault.name not in ("hole", "folder", "link")]
-    for path in break_videos(tmp_path, faults):
-        choice = replace(DRIVER, upload=path)
-        with pytest.raises(UserError) as caught:
-            skeleton_preview(CONFIG, choice, tmp_path)
-        line = plain_line(caught.value, path)
-        assert str(tmp_path) not in line and line.startswith(f"{path.name}: "), line
-
-
-def test_limits_of_uploads(tmp_path: Path) -> None:
-    write_video(tmp_path / "long.mp4", moving_frames(count=40), 10)
-    write_video(tmp_path / "wide.mp4", moving_frames(count=2, size=(160, 80)), 10)
-    (tmp_path / "large.mp4").write_bytes(bytes(210_000))
-    (tmp_path / "a.exe").write_bytes(b"MZ")
-    poses = PoseSequence.load(SAMPLES["poses"])
-    poses.frames([0] * 31).save(tmp_path / "long.npz")
-    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("keypoints.npy", bytes(70 * 2**20))
-    PoseSequence(poses.keypoints, 10**6, 1, fps=10).save(tmp_path / "broad.npz")
-    (tmp_path / "text.npz").write_text("no")
-    header = np.lib.format.header_data_from_array_1_0(np.zeros(1, np.float32))
-    with (
-        zipfile.ZipFile(tmp_path / "liar.npz", "w") as archive,
-        archive.open("keypoints.npy", "w") as file,
-    ):
-        np.lib.format.write_array_header_1_0(file, header | {"shape": (2**50,)})
-    for name, message in {
-        "long.mp4": "long.mp4: lasts 4.0 s, and at most 3 s",
-        "wide.mp4": "wide.mp4: 160x80 pixels are too many",
-        "large.mp4": "large.mp4: larger than 0.2 MB",
-        "a.exe": "a.exe: not a driver",
-        "long.npz": "long.npz: lasts 3.1 s",
-        "bomb.npz": "bomb.npz: unpacks to 70 MiB",
-        "broad.npz": "broad.npz: 1000000x1 pixels",
-        "text.npz": "text.npz: not a pose file",
-        "liar.npz": "liar.npz: not a pose file",
-    }.items():
-        with pytest.raises(UserError, match=message):
-            check_driver_file(tmp_path / name, LIMITS)
-        if name != "a.exe":
-            with pytest.raises(UserError, match=message):
-                check_reference_file(tmp_path / name, LIMITS)
-
-
-def test_a_picture_is_measured_before_it_is_decoded(tmp_path: Path) -> None:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header))
-    (tmp_path / "text.jpg").write_text("no")
-    (tmp_path / "video.png").write_bytes(SAMPLES["video"].read_bytes())
-    cv2.imwrite(str(tmp_path / "wide.webp"), np.zeros((8, 90, 3), np.uint8))
-    cv2.imwrite(str(tmp_path / "large.bmp"), np.zeros((300, 300, 3), np.uint8))
-    for name, message in {
-        "bomb.png": "bomb.png: (60000x60000 pixels are too many|cannot be read as an image)",
-        "text.jpg": "text.jpg: cannot be read as an image",
-        "video.png": "video.png: cannot be read as an image",
-        "wide.webp": "wide.webp: 90x8 pixels; one side may be 8 times",
-        "large.bmp": "large.bmp: larger than 0.2 MB",
-    }.items():
-        with pytest.raises(UserError, match=message):
-            check_reference_file(tmp_path / name, LIMITS)
-
-
-def other_body(path: Path) -> Path:
-    """A pose file of somebody half as tall, at another place of a larger picture."""
-    poses = PoseSequence.load(SAMPLES["poses"])
-    keypoints = poses.keypoints * np.float32([0.5, 0.5, 1]) + np.float32([20, 10, 0])
-    PoseSequence(keypoints * (poses.keypoints[..., 2:] > 0), 160, 150, fps=10).save(path)
-    return path
-
-
-def height_of(poses: PoseSequence) -> float:
-    """Mean extent of the joints seen, in pixels."""
-    rows = np.where(poses.body[..., 2] > 0, poses.body[..., 1], np.nan)
-    return float((np.nanmax(rows, axis=-1) - np.nanmin(rows, axis=-1)).mean())
-
-
-def test_a_driver_takes_the_body_of_a_reference_or_a_build(tmp_path: Path) -> None:
-    folder = tmp_path / "kept"
-    roomy = replace(CONFIG, limits=replace(LIMITS, pixels=256 * 256))
-    driver = replace(DRIVER, sample="poses")
-    own = skeleton_preview(CONFIG, driver, new(folder / "own"))[1]
-    video = tmp_path / "still.mp4"
-    write_video(video, read_video(SAMPLES["video"]).frames[:2], 10)
-    picture = tmp_path / "still.png"
-    cv2.imwrite(str(picture), read_video(SAMPLES["video"]).frames[0][..., ::-1])
-    for name, body, share, size in (
-        ("poses", BodyChoice(other_body(tmp_path / "other.npz")), 0.5, (160, 150)),
-        ("picture", BodyChoice(picture), 1, (256, 256)),
-        ("video", BodyChoice(video, frame=1), 1, (256, 256)),
-        ("build", BodyChoice(height=0.25), None, (256, 256)),
-    ):
-        choice = replace(driver, body=body)
-        path, fitted = skeleton_preview(roomy, choice, new(folder / name))
-        assert fitted.record.summary().startswith("driver: 4 frames fitted limb by limb"), name
-        assert (fitted.poses.width, fitted.poses.height) == size
-        if share is not None:
-            assert height_of(fitted.poses) == pytest.approx(share * height_of(own.poses), rel=0.1)
-        else:
-            assert height_of(fitted.poses) < 0.5 * height_of(own.poses)
-        assert read_video(path).frames.shape[:2] == (4, 22 + 240)
-
-
-def test_a_retargeted_result_tells_so_and_keeps_settings_for_elsewhere(tmp_path: Path) -> None:
-    body = BodyChoice(other_body(tmp_path / "other.npz"), frame=99)
-    choice = replace(DRIVER, body=body)
-    result = generated(CONFIG, choice, CLIP, new(tmp_path / "kept"), lambda _: None)
-    assert result.text.startswith("driver: 4 frames fitted limb by limb")
-    text = result.settings.read_text()
-    assert str(tmp_path) not in text and "reference: other.npz" in text
-    settings = parse_config(RenderConfig, ["--config", str(result.settings)], "test")[0]
-    assert settings.driving.retarget == RetargetConfig(Path("other.npz"))
-
-
-def test_bodies_that_cannot_be_taken_are_refused_without_paths(tmp_path: Path) -> None:
+def test_drivers_with_nobody_or_two_people_are_refused(tmp_path: Path) -> None:
     poses = PoseSequence.load(SAMPLES["poses"])
     two = np.concatenate([poses.keypoints, poses.keypoints + np.float32([60, 0, 0])], axis=1)
     PoseSequence(two, 330, 256, fps=10).save(tmp_path / "two.npz")
-    replace(poses, keypoints=poses.keypoints * 0).save(tmp_path / "gone.npz")
-    (tmp_path / "text.png").write_text("no")
-    (tmp_path / "notes.txt").write_text("no")
-    write_video(tmp_path / "two.mp4", moving_frames(count=2), 10)
-    for body, message in (
-        (BodyChoice(tmp_path / "two.npz"), "two.npz: shows 2 people; a reference shows one"),
-        (BodyChoice(tmp_path / "gone.npz"), "gone.npz: no person in any of its 16 frames"),
-        (BodyChoice(tmp_path / "text.png"), "text.png: cannot be read as an image"),
-        (BodyChoice(tmp_path / "notes.txt"), "notes.txt: not a reference; give a picture, "),
-        (BodyChoice(tmp_path / "two.mp4", frame=2), "two.mp4: has no frame 2"),
-        (BodyChoice(other_body(tmp_path / "a.npz"), legs=0.5), "give either a reference or a b"),
-        (BodyChoice(frame=1, legs=0), "driving.retarget.build.legs=0: must be above 0"),
-        (BodyChoice(legs=0.6, torso=0.4), "driving.retarget.build: head, torso and legs add up"),
+    replace(poses, keypoints=poses.keypoints * 0).save(tmp_path / "nobody.npz")
+    poses.keypoints[2:10] = 0
+    poses.save(tmp_path / "gone.npz")
+    for name, message in (
+        ("two.npz", "two.npz: shows 2 people, and one is expected; choose one by"),
+        ("nobody.npz", "nobody.npz: no person in any of its 16 frames"),
+        ("gone.npz", "gone.npz: nobody in the frames chosen, see driving.start"),
     ):
-        choice, folder = replace(DRIVER, body=body), tmp_path / "never"
+        choice, folder = replace(DRIVER, upload=tmp_path / name, fps=0), new(tmp_path / name[:-4])
         with pytest.raises(UserError) as shown:
             skeleton_preview(CONFIG, choice, folder)
         with pytest.raises(UserError) as made:
             generated(CONFIG, choice, CLIP, folder, lambda _: None)
         for caught in (shown, made):
-            line = plain_line(caught.value, body.reference)
+            line = plain_line(caught.value, choice.upload)
             assert line.startswith(message) and str(tmp_path) not in line
-        assert not folder.exists() or not list(folder.iterdir())
+        assert not list(folder.iterdir())
+    everybody = replace(DRIVER, upload=tmp_path / "two.npz", person="all")
+    driver = skeleton_preview(CONFIG, everybody, new(tmp_path / "both"))[1]
+    assert driver.poses.keypoints.shape[1] == 2
+
+
+def test_a_driver_shorter_than_a_window_is_made_at_once(tmp_path: Path) -> None:
+    made = [
+        generated(
+            CONFIG, DRIVER, replace(CLIP, window=window), new(tmp_path / name), lambda _: None
+        )
+        for name, window in (("windowed", 16), ("plain", 0))
+    ]
+    first, second = (read_video(result.video).frames for result in made)
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(("fps", "chosen", "frames"), [(30, 0, 4), (30, 15, 4), (7.5, 15, 8)])
+def test_a_driver_of_any_rate_keeps_its_pace(
+    tmp_path: Path, fps: float, chosen: float, frames: int
+) -> None:
+    frames_of_driver = moving_frames(count=8, size=(64, 64))
+    write_video(tmp_path / "driver.mp4", frames_of_driver, fps)
+    driver = replace(DRIVER, upload=tmp_path / "driver.mp4", start=0, fps=chosen, frames=frames)
+    result = generated(CONFIG, driver, CLIP, new(tmp_path / "kept"), lambda _: None)
+    video = read_video(result.video)
+    assert (len(video.frames), video.fps) == (frames, pytest.approx(chosen or fps))
+    panels = np.stack([cv2.resize(each, (256, 256)) for each in frames_of_driver]).astype(int)
+    apart = [
+        np.abs(panels - frame).mean(axis=(1, 2, 3)) for frame in video.frames[:, 2 * 22 :, :256]
+    ]
+    step = fps / (chosen or fps)
+    assert np.argmin(apart, axis=1).tolist() == [round(index * step) for index in range(frames)]
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(tmp_path: Path) -> None:
+    side = UNetSideNetwork.from_backbone(tiny_backbone())
+    side.save_pretrained(tmp_path / "other")
+    model = replace(CONFIG.models["figures"], checkpoints={"mine": str(tmp_path / "other")})
+    config = replace(CONFIG, models={"figures": model})
+    with pytest.raises(UserError, match=r"models 'figures': .* was made for another backbone"):
+        check_web(config)
+    choice, folder = replace(CLIP, checkpoints=("mine",)), new(tmp_path / "kept")
+    with pytest.raises(UserError, match=r"side_networks 'mine': .* was made for another backbone"):
+        generated(config, DRIVER, choice, folder, lambda _: None)
+    assert not list(folder.iterdir())
 
 
 def test_only_the_newest_results_are_kept(tmp_path: Path) -> None:
