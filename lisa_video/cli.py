@@ -23,6 +23,7 @@ import jsonargparse
 import yaml
 
 from lisa_video.errors import UserError
+from lisa_video.termination import EXIT_TERMINATED, Terminated, raising_on_sigterm
 
 ConfigT = TypeVar("ConfigT")
 
@@ -48,7 +49,8 @@ def run_job(
     where it begins with no flag, that is the value of the key `positional`.
 
     Exits with code 2 and one line `error: ...` on stderr where the command line, the YAML file,
-    the config's validation, `check` or `run` raise `UserError`; with 130 on Ctrl-C.
+    the config's validation, `check` or `run` raise `UserError`; with 130 and a line on Ctrl-C, and
+    with 143 on SIGTERM where `run` does not handle it: what it has begun is cleaned up.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if positional is not None and arguments and not arguments[0].startswith("-"):
@@ -56,19 +58,24 @@ def run_job(
         arguments = [*arguments[1:], f"--{positional}={arguments[0]}"]
     arguments = plain_flags(config_class, arguments)
     try:
-        config, dry_run = parse_config(config_class, arguments, description)
-        if check is not None:
-            check(config)
-        if dry_run:
-            print(resolved_yaml(config), end="")
-        else:
-            run(config)
+        with raising_on_sigterm():
+            config, dry_run = parse_config(config_class, arguments, description)
+            if check is not None:
+                check(config)
+            if dry_run:
+                print(resolved_yaml(config), end="")
+            else:
+                run(config)
+        return
     except UserError as error:
-        print(f"error: {_one_line(str(error))}", file=sys.stderr)
-        raise SystemExit(EXIT_USER_ERROR) from None
+        line, code = f"error: {_one_line(str(error))}", EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(EXIT_INTERRUPTED) from None
+        line, code = "interrupted", EXIT_INTERRUPTED
+    except Terminated:
+        line, code = "terminated", EXIT_TERMINATED
+    # Here, where the exception and with it the progress bars of what it ended are gone.
+    print(line, file=sys.stderr)
+    raise SystemExit(code)
 
 
 def parse_config(

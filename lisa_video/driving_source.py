@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lisa_video.detectors import build_detector, check_detector
@@ -34,9 +37,12 @@ def driving_poses(driving: DrivingConfig) -> PoseSequence:
     return fitted_driver(driving).poses
 
 
-def fitted_driver(driving: DrivingConfig) -> FittedDriver:
-    """The same with what was done; errors as in `driving_poses`."""
-    path, poses = _source_poses(driving)
+def fitted_driver(
+    driving: DrivingConfig, on_frame: Callable[[int, int], None] = lambda done, total: None
+) -> FittedDriver:
+    """The same with what was done; errors as in `driving_poses`. `on_frame` is called with the number
+    of frames that a detector has been given, and that of all."""
+    path, poses = _source_poses(driving, on_frame)
     if not poses.keypoints[..., 2].any():
         raise UserError(f"{path}: nobody in the frames chosen, see driving.start and driving.fps")
     poses = replace(poses, fps=driving.fps or poses.fps)
@@ -45,13 +51,15 @@ def fitted_driver(driving: DrivingConfig) -> FittedDriver:
     )
 
 
-def _source_poses(driving: DrivingConfig) -> tuple[Path, PoseSequence]:
+def _source_poses(
+    driving: DrivingConfig, on_frame: Callable[[int, int], None]
+) -> tuple[Path, PoseSequence]:
     """File of the driver, and the poses of everybody in the chosen frames."""
     if driving.poses is not None:
         path, source = driving.poses, PoseSequence.load(driving.poses, require_people=True)
         return path, source.frames(frame_indices(driving, len(source), source.fps, path))
     assert driving.video is not None
-    return driving.video, _detected(driving, driving.video)
+    return driving.video, _detected(driving, driving.video, on_frame)
 
 
 def frame_indices(driving: DrivingConfig, length: int, fps: float, path: Path) -> list[int]:
@@ -78,18 +86,22 @@ def _all_frames(length: int, step: float) -> int:
     return frames
 
 
-def _detected(driving: DrivingConfig, path: Path) -> PoseSequence:
+def _detected(
+    driving: DrivingConfig, path: Path, on_frame: Callable[[int, int], None]
+) -> PoseSequence:
     """One frame is held at a time, however long the video is."""
     indices, info = video_indices(driving, path)
-    frames = tqdm(
-        iter_frames_at(path, indices),
-        total=len(indices),
-        desc="poses",
-        unit="frame",
-        disable=None,
-    )
+    total = len(indices)
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        source = iter_frames_at(path, indices)
+        bar = tqdm(source, total=total, desc="poses", unit="frame", disable=None)
+        for done, frame in enumerate(bar, 1):
+            on_frame(done, total)
+            yield frame
+
     detector = build_detector(driving.detector)
-    return stream_poses(frames, (info.width, info.height), info.fps, detector)
+    return stream_poses(frames(), (info.width, info.height), info.fps, detector)
 
 
 def video_indices(driving: DrivingConfig, path: Path) -> tuple[list[int], VideoInfo]:

@@ -34,8 +34,9 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot write this file: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def json_number(value: float) -> float | None:
@@ -52,8 +53,11 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file with another name and the same suffix, then put it in the place of
     `path`."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    write(temporary)
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def is_unfinished(path: Path) -> bool:

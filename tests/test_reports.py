@@ -58,3 +58,14 @@ def test_what_a_dead_process_leaves_is_known(tmp_path: Path, name: str) -> None:
     for other in (".lock", ".env", ".my.tmp", ".notes.2024.txt"):
         (tmp_path / other).write_text("")
         assert not is_unfinished(tmp_path / other)
+
+
+def test_a_file_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
+    def write(path: Path) -> None:
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    (tmp_path / "a.txt").write_text("whole")
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(tmp_path / "a.txt", write)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]

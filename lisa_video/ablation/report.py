@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from lisa_video.comparison.report import draw_curve
+from lisa_video.reports import replace_file
 
 if TYPE_CHECKING:
     from lisa_video.ablation.run import Ablation, ArmSummary, Reached
@@ -49,9 +49,7 @@ def draw_curves(ablation: Ablation, path: Path) -> None:
             axes.set_xlabel(label)
             axes.grid(alpha=0.25)
         row[0].legend(fontsize=8)
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    os.replace(temporary, path)
+    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110))
 
 
 def report_text(ablation: Ablation) -> str:

@@ -92,10 +92,11 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(
             f"{path}: cannot write this file: {error.strerror}; what was written before stays valid"
         ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_info(path: Path) -> ShardInfo:

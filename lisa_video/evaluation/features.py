@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -121,6 +122,9 @@ class FeatureReader:
                 f"{path.parent}: cannot write here ({error.strerror}); give another cache, or "
                 "use_cache=false"
             ) from None
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
 
 
 def _batches(clips: list[list[int]], size: int) -> list[list[list[int]]]:

@@ -43,8 +43,9 @@ def published_weights() -> Path:
             save_file(weights, temporary)
             os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise UserError(f"{path}: cannot write this file: {error.strerror}") from None
+        finally:
+            temporary.unlink(missing_ok=True)
     return path
 
 

@@ -99,8 +99,9 @@ def save_statistics(path: Path, statistics: FeatureStatistics, source: FeatureSo
             )
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot write this file: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_statistics(path: Path) -> tuple[FeatureStatistics, FeatureSource]:

@@ -96,8 +96,9 @@ class PoseSequence:
                 np.savez_compressed(file, allow_pickle=False, version=FORMAT_VERSION, **values)
             os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise UserError(f"{path}: cannot write this file: {error.strerror}") from None
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, require_people: bool = False) -> PoseSequence:

@@ -9,7 +9,9 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -52,12 +54,13 @@ _SHEET_SIDE = 96  # pixels
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a rendering is."""
+    """How far a phase of a rendering is."""
 
+    phase: Literal["poses", "clips", "grid"]
     label: str
-    """Checkpoint at work."""
+    """Checkpoint at work on the clips, else empty."""
     done: int
-    """Sampling steps of all clips that are done."""
+    """Frames, of clips the sampling steps of them all."""
     total: int
 
 
@@ -99,7 +102,8 @@ def render(
     backbone: VideoBackbone | None = None,
 ) -> Rendered:
     """Generate all clips, and write the video and what goes with it. The backbone is loaded unless it
-    is at hand.
+    is at hand. `on_progress` is called at least once for each frame and each sampling step; what it
+    raises ends the work, and nothing is left of it.
 
     Raises UserError as `check_render`, and where files cannot be written or nobody is found.
     """
@@ -108,7 +112,9 @@ def render(
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{path.parent}: cannot make this folder: {error.strerror}") from None
-    driver = fitted_driver(config.driving)
+    driver = fitted_driver(
+        config.driving, lambda done, total: on_progress(Progress("poses", "", done, total))
+    )
     with tempfile.TemporaryDirectory(
         dir=config.output.parent, prefix=f".{config.output.name}."
     ) as name:
@@ -124,7 +130,7 @@ def render(
             config.prompts,
             config.side,
         )
-        _write(config, shown, poses, scores, sound, folder)
+        _write(config, shown, poses, scores, sound, folder, on_progress)
     replace_text(output_files(config)[1], resolved_yaml(config))
     write_json(output_files(config)[2], _figures(driver, scores))
     return Rendered(poses, driver, scores)
@@ -155,14 +161,21 @@ def _generate_clips(
         poses = framed(driving, frame_size(settings, backbone), config.driving.framing)
 
         def on_step(step: int, label: str = label, before: int = number * steps) -> None:
-            on_progress(Progress(label, before + step, len(clips) * steps))
+            on_progress(Progress("clips", label, before + step, len(clips) * steps))
 
         generated = generate_frames(pipeline, settings, driving, on_step)
-        clip = spool.add(label, prompt, generated)
+        clip = spool.add(label, prompt, _told(generated, partial(on_step, steps)))
         assert clip.shape[0] == len(poses), (clip.shape, len(poses))
         if detector is not None:
             scores[label, prompt] = followed_poses(clip, poses, detector)
     return poses, scores
+
+
+def _told(frames: Iterator[Picture], tell: Callable[[], None]) -> Iterator[Picture]:
+    """The frames, of each of which is told; decoding them may take as long as making them."""
+    for frame in frames:
+        tell()
+        yield frame
 
 
 def _write(
@@ -172,6 +185,7 @@ def _write(
     scores: Scores,
     sound: Path | None,
     folder: Path,
+    on_progress: Callable[[Progress], None],
 ) -> None:
     """Compose each moment once, into the video and, for some, into the sheet."""
     sheet_at = set(np.linspace(0, len(poses) - 1, _SHEET_PICTURES).round().astype(int).tolist())
@@ -180,6 +194,7 @@ def _write(
     with VideoWriter(silent, poses.fps) as writer:
         for moment in tqdm(shown, total=len(poses), desc="grid", disable=None):
             writer.write(grid_picture(moment, scores, config.side))
+            on_progress(Progress("grid", "", moment.number + 1, len(poses)))
             if config.sheet is not None and moment.number in sheet_at:
                 _collect(moment, sheet)
     finished = folder / f"finished{config.output.suffix}"

@@ -106,5 +106,6 @@ def _write_new(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot write this file: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -34,9 +34,7 @@ def check_web(config: WebConfig) -> None:
 def _check_model(name: str, model: ModelConfig) -> None:
     try:
         backbone = open_backbone(model.backbone, getattr(torch, model.dtype))
-        for folder in model.checkpoints.values():
-            side = load_side_network(folder)
-            side.check_backbone(backbone)
-            side.check_condition("pose")
+        for folder in model.folders:
+            load_side_network(folder).check_backbone(backbone)
     except UserError as error:
         raise UserError(f"models '{name}': {error}") from None

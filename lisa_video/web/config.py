@@ -22,8 +22,8 @@ class ModelConfig:
     """A backbone and the checkpoints that can be chosen for it."""
 
     backbone: BackboneConfig
-    checkpoints: Mapping[str, str]
-    """Label -> folder of a side network."""
+    checkpoints: Mapping[str, str | list[str]]
+    """Label -> folder of a side network, or of several that act together, as in generation."""
     prompt: str = ""
     """What the page proposes."""
     size: tuple[int, int] | None = None
@@ -45,6 +45,12 @@ class ModelConfig:
         if BACKBONE_ALONE in self.checkpoints:
             raise UserError(f"models: '{BACKBONE_ALONE}' is a choice already, name it otherwise")
         at_least(1, "models", frames=self.frames, steps=self.steps)
+
+    @property
+    def folders(self) -> list[str]:
+        """Of all side networks."""
+        listed = [[each] if isinstance(each, str) else each for each in self.checkpoints.values()]
+        return [folder for folders in listed for folder in folders]
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,45 @@ import torch
 
 from lisa_video.cli import resolved_yaml
 from lisa_video.clip_files import VIDEO_SUFFIXES
-from lisa_video.driver import FittedDriver
-from lisa_video.driver_config import Person
+from lisa_video.driver import FittedDriver, check_driver
+from lisa_video.driver_config import BuildConfig, Person, RetargetConfig
 from lisa_video.driving_source import fitted_driver, frame_indices
 from lisa_video.errors import UserError
 from lisa_video.gallery import labelled_row
 from lisa_video.generation_config import ControlConfig, DrivingConfig, SamplingConfig
 from lisa_video.long_video.settings import WindowSettings
-from lisa_video.poses import PoseSequence
 from lisa_video.poses.framing import Framing
 from lisa_video.rendering.config import DRIVER, SKELETON, RenderConfig
 from lisa_video.rendering.grid import skeleton_picture
 from lisa_video.rendering.job import Progress, Rendered, check_render, render
 from lisa_video.training.setup import open_backbone
 from lisa_video.video import VideoWriter, iter_frames_at, probe_video
-from lisa_video.web.config import BACKBONE_ALONE, LimitsConfig, WebConfig
+from lisa_video.web.config import BACKBONE_ALONE, WebConfig
+from lisa_video.web.uploads import POSE_SUFFIX, check_driver_file, check_reference_file
 
-POSE_SUFFIX = ".npz"
-DRIVER_SUFFIXES = (*VIDEO_SUFFIXES, POSE_SUFFIX)
-_POSE_BYTES = 64 * 2**20  # of an unpacked pose file: minutes of several people
 _PREVIEW_SIDE = 240  # pixels
 _GRID_SIDE = 256
 _OVERLAP = 4  # frames of neighbouring windows
 
 open_once = lru_cache(maxsize=1)(open_backbone)
 """The backbone that was asked for last stays in memory."""
+
+
+@dataclass(frozen=True)
+class BodyChoice:
+    """Whose limbs the driver takes; its own where nothing is given."""
+
+    reference: Path | None = None
+    """Uploaded file."""
+    frame: int = 0
+    """Of a video that is the reference, counted from 0; a pose file is taken whole."""
+    height: float | None = None
+    """This and the others as in `BuildConfig`."""
+    head: float | None = None
+    torso: float | None = None
+    legs: float | None = None
+    arms: float | None = None
+    shoulders: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,7 @@ class DriverChoice:
     """Frames of the result."""
     fps: float
     """Frames per second of the result; 0 is the driver's own."""
+    body: BodyChoice = field(default_factory=BodyChoice)
 
 
 @dataclass(frozen=True)
@@ -103,13 +118,18 @@ class ResultFolders:
         self._root, self._keep = root, keep
         self._folders: list[Path] = []
 
-    def new(self) -> Path:
-        """An empty folder; the oldest ones go."""
-        while len(self._folders) >= self._keep:
-            shutil.rmtree(self._folders.pop(0), ignore_errors=True)
+    @contextmanager
+    def new(self) -> Iterator[Path]:
+        """An empty folder, which stays when the block ends well; the oldest ones go then."""
         folder = Path(tempfile.mkdtemp(dir=self._root))
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._folders.append(folder)
-        return folder
+        while len(self._folders) > self._keep:
+            shutil.rmtree(self._folders.pop(0), ignore_errors=True)
 
 
 def driver_file(config: WebConfig, choice: DriverChoice) -> Path:
@@ -124,13 +144,13 @@ def driver_file(config: WebConfig, choice: DriverChoice) -> Path:
 def chosen_driver(config: WebConfig, choice: DriverChoice) -> DrivingConfig:
     """The driver as the jobs take it.
 
-    Raises UserError where none is chosen, or the file is too large, too long or cannot be read.
+    Raises UserError where none is chosen, or a file is too large, too long or cannot be read.
     """
     path = driver_file(config, choice)
     if choice.frames > config.limits.frames:
         raise UserError(f"{choice.frames} frames: at most {config.limits.frames} are made here")
     if choice.upload is not None:
-        check_upload(path, config.limits)
+        check_driver_file(path, config.limits)
     is_poses = path.suffix.lower() == POSE_SUFFIX
     return DrivingConfig(
         poses=path if is_poses else None,
@@ -141,30 +161,24 @@ def chosen_driver(config: WebConfig, choice: DriverChoice) -> DrivingConfig:
         start=choice.start,
         frames=choice.frames,
         fps=choice.fps or None,
+        retarget=_retargeting(config, choice),
     )
 
 
-def check_upload(path: Path, limits: LimitsConfig) -> None:
-    """Raises UserError for a file of another kind, or beyond the limits; a video is decoded only in a
-    guarded process."""
-    suffix = path.suffix.lower()
-    if suffix not in DRIVER_SUFFIXES:
-        raise UserError(f"{path}: not a driver; give a video or a pose file (.npz)")
-    if path.stat().st_size > limits.upload_mb * 1e6:
-        raise UserError(f"{path}: larger than {limits.upload_mb:g} MB")
-    if suffix == POSE_SUFFIX:
-        _check_unpacked(path)
-        poses = PoseSequence.load(path, require_people=True)
-        frames, fps = len(poses), poses.fps
-    else:
-        info = probe_video(path)
-        frames, fps = info.frames, info.fps
-        if info.width * info.height > limits.pixels:
-            raise UserError(f"{path}: {info.width}x{info.height} pixels are too many here")
-    if frames / fps > limits.seconds:
-        raise UserError(
-            f"{path}: lasts {frames / fps:.1f} s, and at most {limits.seconds:g} s are taken here"
-        )
+def _retargeting(config: WebConfig, choice: DriverChoice) -> RetargetConfig:
+    """Raises UserError for a reference that cannot be taken, or a build beside it."""
+    shares = asdict(choice.body)
+    path, frame = shares.pop("reference"), shares.pop("frame")
+    build = BuildConfig(**shares)
+    if path is None:
+        return RetargetConfig(build=build)
+    if build.stated:
+        raise UserError("give either a reference or a build, and empty the other")
+    check_reference_file(path, config.limits)
+    is_video = path.suffix.lower() in VIDEO_SUFFIXES
+    retargeting = RetargetConfig(reference=path, frame=frame if is_video else None)
+    check_driver(retargeting, choice.detector)
+    return retargeting
 
 
 def skeleton_preview(
@@ -199,7 +213,7 @@ def generated(
 ) -> Result:
     """Generate with each checkpoint, and write video and settings into the folder.
 
-    Raises UserError as `chosen_driver` and `check_render`.
+    Raises UserError as `chosen_driver` and `check_render`, and what `on_progress` raises.
     """
     settings = render_config(config, driver, clip, folder / "result.mp4")
     backbone = open_once(settings.backbone, getattr(torch, settings.dtype))
@@ -217,7 +231,7 @@ def render_config(
     model = config.models[clip.model]
     if clip.steps > config.limits.steps:
         raise UserError(f"{clip.steps} steps: at most {config.limits.steps} are made here")
-    known = {BACKBONE_ALONE: None, **model.checkpoints}
+    known: dict[str, str | list[str] | None] = {BACKBONE_ALONE: None, **model.checkpoints}
     labels = {label: known[label] for label in known if label in clip.checkpoints}
     if not any(labels.values()):
         raise UserError(f"choose a checkpoint, with or without '{BACKBONE_ALONE}'")
@@ -253,17 +267,6 @@ def plain_line(error: UserError, *paths: Path | None) -> str:
     return line
 
 
-def _check_unpacked(path: Path) -> None:
-    """Raises UserError for an archive that unpacks to far more than poses."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (OSError, zipfile.BadZipFile):
-        raise UserError(f"{path}: not a pose file (.npz that lisa_video wrote)") from None
-    if unpacked > _POSE_BYTES:
-        raise UserError(f"{path}: unpacks to {unpacked / 2**20:.0f} MiB, too much for poses")
-
-
 def _window(frames: int) -> WindowSettings | None:
     if not frames:
         return None
@@ -278,6 +281,8 @@ def _portable(settings: RenderConfig) -> str:
         for key in ("video", "poses")
         if (value := getattr(driving, key)) is not None
     }
+    if (reference := driving.retarget.reference) is not None:
+        names["retarget"] = replace(driving.retarget, reference=Path(reference.name))
     own = replace(settings, driving=replace(driving, **names), output=Path(settings.output.name))
     return f"# python demo/render.py --config settings.yaml\n{resolved_yaml(own)}"
 

@@ -27,6 +27,7 @@ from tests.videos import tones, write_sounding_video
 ROOT = Path(__file__).parents[2]
 SIDE, BAR, GAP = 32, 22, 4
 LABELS = {"alone": None, "first": "first", "second": "second"}
+LABEL_OF_STEP = dict(enumerate(np.repeat(list(LABELS), 4).tolist(), 1))  # two prompts, two steps
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +106,12 @@ def test_everything_stands_side_by_side_with_the_drivers_sound(
     assert not settings.output.parent.exists()
     seen: list[Progress] = []
     rendered = render(settings, seen.append)
-    assert [progress.done for progress in seen] == list(range(1, 13))
-    assert {progress.total for progress in seen} == {12}
+    phases = {"poses": 4, "clips": 12, "grid": 4}
+    assert list(dict.fromkeys(seen)) == [
+        Progress(phase, LABEL_OF_STEP[done] if phase == "clips" else "", done, total)
+        for phase, total in phases.items()
+        for done in range(1, total + 1)
+    ]
 
     video = read_video(settings.output)
     width = 48 + 4 * 32 + 4 * GAP
@@ -134,6 +139,28 @@ def test_everything_stands_side_by_side_with_the_drivers_sound(
     assert parse_config(RenderConfig, ["--config", str(stored)], "test")[0] == settings
     names = {path.name for path in settings.output.parent.iterdir()}
     assert names == {"grid.mp4", "grid.yaml", "grid.json", "sheet.png"}
+
+
+@pytest.mark.parametrize("phase", ["poses", "clips", "grid"])
+def test_what_a_watcher_raises_ends_the_work_and_leaves_nothing(
+    models: Path, driver: Path, tmp_path: Path, phase: str
+) -> None:
+    class EnoughError(Exception):
+        pass
+
+    seen: list[Progress] = []
+
+    def watch(progress: Progress) -> None:
+        seen.append(progress)
+        if (progress.phase, progress.done) == (phase, 2):
+            raise EnoughError
+
+    output = tmp_path / "new" / "grid.mp4"
+    settings = config(models, output, driving__video=driver, driving__detector="square")
+    with pytest.raises(EnoughError):
+        render(settings, watch)
+    assert (seen[-1].phase, seen[-1].done) == (phase, 2)
+    assert not list(output.parent.iterdir())
 
 
 def test_panels_are_the_clips_of_the_generation_job(models: Path, tmp_path: Path) -> None:
@@ -231,6 +258,23 @@ def test_a_video_without_people_is_refused_before_generating(
     with pytest.raises(UserError, match=r"black\.mp4: nobody in the frames chosen"):
         render(settings)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_what_of_a_prompt_is_cut_off_is_told(
+    models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = config(
+        models,
+        tmp_path / "grid.mp4",
+        driving__poses=sample_poses(tmp_path / "poses.npz"),
+        prompts='["a man a man a man a man a man in a hat"]',
+    )
+    with caplog.at_level("WARNING"):
+        render(settings)
+    told = {record.getMessage() for record in caplog.records if "cut off" in record.message}
+    assert told == {
+        "warning: prompt is too long for the text encoder (12 tokens), cut off: 'in a hat'"
+    }
 
 
 @pytest.mark.parametrize("name", ["grid.mp4", "grid.yaml", "grid.json", "sheet.png"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -36,11 +39,13 @@ PLAYING = """selector => {
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    files = tmp_path_factory.mktemp("files")
     command = [sys.executable, "demo/app.py", "--config", "configs/web.yaml", "--port", "0"]
     server = subprocess.Popen(
         [*command, "--limits.upload_mb", "0.5"],
         cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(files)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -52,7 +57,9 @@ def address() -> Iterator[str]:
         yield found[1]
     finally:
         server.terminate()
-        server.wait()
+        code = server.wait(60)
+    assert code == 143
+    assert not [path for path in files.rglob("*") if path.is_file()], "uploads or results are left"
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +73,12 @@ def browser() -> Iterator[playwright.Browser]:
 @pytest.fixture
 def page(browser: playwright.Browser, address: str) -> Iterator[playwright.Page]:
     """A visitor's page, that asks nothing of any other server."""
+    with visit(browser, address) as page:
+        yield page
+
+
+@contextmanager
+def visit(browser: playwright.Browser, address: str) -> Iterator[playwright.Page]:
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.set_default_timeout(PATIENCE)
     asked: list[str] = []
@@ -73,16 +86,26 @@ def page(browser: playwright.Browser, address: str) -> Iterator[playwright.Page]
     page.goto(address)
     page.wait_for_selector("#generate")
     page.locator("#frames input").fill("6")
-    page.locator("#steps input[type=number]").fill("3")
+    set_steps(page, 3)
     yield page
     page.close()
     assert asked
     assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
 
 
-def upload(page: playwright.Page, path: Path) -> None:
-    page.locator("#upload input[type=file]").set_input_files(str(path))
-    page.wait_for_selector(f"#upload :text('{path.stem}')")
+def set_steps(page: playwright.Page, steps: int) -> None:
+    page.locator("#steps input[type=number]").fill(str(steps))
+
+
+def upload(page: playwright.Page, path: Path, place: str = "#upload") -> None:
+    page.locator(f"{place} input[type=file]").set_input_files(str(path))
+    page.wait_for_selector(f"{place} :text('{path.stem}')")
+
+
+def told(page: playwright.Page, line: str, place: str = "#told") -> None:
+    """Wait for a text that begins so."""
+    found = "([place, line]) => document.querySelector(`${place} textarea`).value.startsWith(line)"
+    page.wait_for_function(found, arg=[place, line])
 
 
 def refusal(page: playwright.Page, button: str) -> str:
@@ -110,6 +133,7 @@ def test_a_visitor_uploads_generates_plays_and_downloads(
     page.get_by_label("backbone alone").check()
     page.locator("#generate").click()
     page.wait_for_function(PLAYING, arg="#result")
+    assert page.locator("#stop").is_disabled()
     shape = "v => { const r = document.querySelector('#result video'); return [r.videoWidth, r.videoHeight]}"
     assert page.evaluate(shape) == [4 * 256 + 3 * 4, 2 * 22 + 256]
     assert "6 frames as they are" in page.locator("#told textarea").input_value()
@@ -161,3 +185,90 @@ def test_a_file_over_the_limit_is_refused_while_it_is_uploaded(
     page.locator("#upload input[type=file]").set_input_files(str(tmp_path / "large.mp4"))
     page.wait_for_selector(".toast-body")
     assert "size" in page.locator(".toast-body").inner_text()
+
+
+def test_stop_ends_ones_own_generation_and_the_next_visitor_is_served(
+    page: playwright.Page, browser: playwright.Browser, address: str
+) -> None:
+    def at_work() -> None:
+        page.wait_for_selector("#result :text('steps')")
+
+    page.get_by_label("backbone alone").check()
+    page.locator("#frames input").fill("16")
+    set_steps(page, 50)
+    assert page.locator("#stop").is_disabled()
+    page.locator("#generate").click()
+    at_work()
+    with visit(browser, address) as other:
+        other.locator("#generate").click()
+        other.wait_for_selector("#result :text('queue')")
+        other.locator("#stop").click()
+        told(other, "stopped")
+        assert page.locator("#told textarea").input_value() == ""
+        at_work()
+        other.locator("#generate").click()
+        other.wait_for_selector("#result :text('queue')")
+        page.locator("#stop").click()
+        told(page, "stopped")
+        assert not page.locator("#result video").count()
+        told(other, "driver: 6 frames")
+    set_steps(page, 2)
+    page.locator("#generate").click()
+    told(page, "driver: 16 frames")
+    set_steps(page, 50)
+    page.locator("#generate").click()
+    at_work()
+    page.locator("#stop").click()
+    told(page, "stopped; the video is the one before")
+    page.wait_for_selector("#stop[disabled]")
+    assert not page.locator(".toast-body").count()
+
+
+def test_a_page_that_is_closed_leaves_the_models_to_others(
+    page: playwright.Page, browser: playwright.Browser, address: str
+) -> None:
+    with visit(browser, address) as other:
+        other.locator("#frames input").fill("16")
+        set_steps(other, 50)
+        other.locator("#generate").click()
+        other.wait_for_selector("#result :text('steps')")
+        page.locator("#generate").click()
+        page.wait_for_selector("#result :text('queue')")
+    told(page, "driver: 6 frames")
+
+
+def test_a_driver_takes_another_body(page: playwright.Page, tmp_path: Path) -> None:
+    picture = tmp_path / "subject.png"
+    cv2.imwrite(str(picture), read_video(SAMPLE / "videos" / "marching.mp4").frames[3][..., ::-1])
+    page.get_by_text("Whose body").click()
+    upload(page, picture, "#reference")
+    page.locator("#show").click()
+    told(page, "1 person; 6 frames fitted limb by limb", "#found")
+    page.wait_for_function(PLAYING, arg="#skeleton")
+
+    page.locator("#legs input").fill("0.4")
+    both = "give either a reference or a build, and empty the other"
+    assert refusal(page, "#generate") == both
+    page.locator("#reference").get_by_label("Clear").click()
+    page.locator("#generate").click()
+    told(page, "driver: 6 frames fitted limb by limb")
+    with page.expect_download() as download:
+        page.locator("#settings_file").click()
+    assert "legs: 0.4" in Path(download.value.path()).read_text()
+
+
+def test_unusable_references_are_refused_in_words(page: playwright.Page, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_text("no picture")
+    fault = next(fault for fault in FAULTS if fault.name == "truncated")
+    (video,) = break_videos(tmp_path, [fault])
+    page.get_by_text("Whose body").click()
+    page.locator("#reference_frame input").fill("16")
+    for path, message in (
+        (tmp_path / "broken.png", "broken.png: cannot be read as an image"),
+        (video, f"truncated.mp4: {fault.reason}"),
+        (SAMPLE / "videos" / "marching.mp4", "marching.mp4: has no frame 16, .*"),
+    ):
+        upload(page, path, "#reference")
+        for button in ("#show", "#generate"):
+            assert re.fullmatch(message, refusal(page, button))
+        page.locator("#reference").get_by_label("Clear").click()

@@ -1,9 +1,10 @@
 """What the web demo makes of the page's values, without a browser."""
 
-import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,49 +13,22 @@ from lisa_video.errors import UserError
 from lisa_video.poses import PoseSequence
 from lisa_video.rendering.config import RenderConfig
 from lisa_video.rendering.job import Progress
-from lisa_video.training.config import BackboneConfig
+from lisa_video.side_networks.unet import UNetSideNetwork
 from lisa_video.video import read_video, write_video
 from lisa_video.web.checks import check_web
-from lisa_video.web.config import BACKBONE_ALONE, LimitsConfig, ModelConfig, WebConfig
-from lisa_video.web.requests import (
-    ClipChoice,
-    DriverChoice,
-    ResultFolders,
-    check_upload,
-    generated,
-    plain_line,
-    skeleton_preview,
-)
-from tests.broken_videos import FAULTS, break_videos, moving_frames
-
-ROOT = Path(__file__).parents[2]
-EMBEDDED = ROOT / "data" / "embedded" / "animatediff"
-SAMPLES = {
-    "video": ROOT / "data" / "sample" / "videos" / "marching.mp4",
-    "poses": ROOT / "data" / "sample" / "poses" / "marching.npz",
-}
-LIMITS = LimitsConfig(upload_mb=0.2, seconds=3, pixels=100 * 100, frames=20, steps=25)
-CONFIG = WebConfig(
-    models={
-        "figures": ModelConfig(
-            backbone=BackboneConfig(path=str(EMBEDDED / "backbone")),
-            checkpoints={"LISA": str(EMBEDDED / "side_network")},
-            scorer="figures",
-        )
-    },
-    samples=SAMPLES,
-    detectors=("figures",),
-    limits=LIMITS,
-)
-DRIVER = DriverChoice(None, "video", "figures", "fit", "only", 2, 4, 5)
-CLIP = ClipChoice("figures", ("LISA",), "a person", "", 3, 2, 2.0, 1.0, 0, False)
+from lisa_video.web.config import BACKBONE_ALONE, WebConfig
+from lisa_video.web.requests import ResultFolders, generated, plain_line, skeleton_preview
+from tests.broken_videos import moving_frames
+from tests.tiny import tiny_backbone
+from tests.web.choices import CLIP, CONFIG, DRIVER, ROOT, SAMPLES, new
 
 
 def test_a_sample_becomes_a_video_with_settings_that_make_it_again(tmp_path: Path) -> None:
     seen: list[Progress] = []
     choice = replace(CLIP, checkpoints=(BACKBONE_ALONE, "LISA"), score=True)
     result = generated(CONFIG, DRIVER, choice, tmp_path, seen.append)
-    assert [(each.label, each.done, each.total) for each in seen] == [
+    steps = [each for each in dict.fromkeys(seen) if each.phase == "clips"]
+    assert [(each.label, each.done, each.total) for each in steps] == [
         (BACKBONE_ALONE, 1, 4),
         (BACKBONE_ALONE, 2, 4),
         ("LISA", 3, 4),
@@ -69,6 +43,16 @@ def test_a_sample_becomes_a_video_with_settings_that_make_it_again(tmp_path: Pat
     assert settings.sampling.seed == 3 and settings.overlay == "figures"
     assert list(settings.side_networks) == [BACKBONE_ALONE, "LISA"]
     assert (settings.driving.start, settings.driving.fps) == (2, 5)
+
+
+def test_poses_and_edges_act_together_where_there_is_a_video(tmp_path: Path) -> None:
+    choice = replace(CLIP, checkpoints=("LISA", "both"))
+    result = generated(CONFIG, DRIVER, choice, new(tmp_path / "video"), lambda _: None)
+    panels = np.split(read_video(result.video).frames[:, 2 * 22 :, 2 * (256 + 4) :], [256], axis=2)
+    assert (panels[0] != panels[1][:, :, 4:]).any()
+    message = "side_networks 'both': .*marching.npz: a side network is steered by edges"
+    with pytest.raises(UserError, match=message):
+        generated(CONFIG, replace(DRIVER, sample="poses"), choice, tmp_path, lambda _: None)
 
 
 def test_what_of_a_prompt_is_not_read_is_told(tmp_path: Path) -> None:
@@ -111,51 +95,84 @@ def test_what_cannot_be_made_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_broken_uploads_are_refused_with_the_reason_and_no_path(tmp_path: Path) -> None:
-    """All but those whose damage shows only when all frames are decoded."""
-    faults = [fault for fault in FAULTS if fault.name not in ("hole", "folder", "link")]
-    for path in break_videos(tmp_path, faults):
-        choice = replace(DRIVER, upload=path)
-        with pytest.raises(UserError) as caught:
-            skeleton_preview(CONFIG, choice, tmp_path)
-        line = plain_line(caught.value, path)
-        assert str(tmp_path) not in line and line.startswith(f"{path.name}: "), line
-
-
-def test_limits_of_uploads(tmp_path: Path) -> None:
-    write_video(tmp_path / "long.mp4", moving_frames(count=40), 10)
-    write_video(tmp_path / "wide.mp4", moving_frames(count=2, size=(160, 80)), 10)
-    (tmp_path / "large.mp4").write_bytes(bytes(210_000))
-    (tmp_path / "a.exe").write_bytes(b"MZ")
+def test_drivers_with_nobody_or_two_people_are_refused(tmp_path: Path) -> None:
     poses = PoseSequence.load(SAMPLES["poses"])
-    poses.frames([0] * 31).save(tmp_path / "long.npz")
-    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("keypoints.npy", bytes(70 * 2**20))
-    (tmp_path / "text.npz").write_text("no")
-    header = np.lib.format.header_data_from_array_1_0(np.zeros(1, np.float32))
-    with (
-        zipfile.ZipFile(tmp_path / "liar.npz", "w") as archive,
-        archive.open("keypoints.npy", "w") as file,
+    two = np.concatenate([poses.keypoints, poses.keypoints + np.float32([60, 0, 0])], axis=1)
+    PoseSequence(two, 330, 256, fps=10).save(tmp_path / "two.npz")
+    replace(poses, keypoints=poses.keypoints * 0).save(tmp_path / "nobody.npz")
+    poses.keypoints[2:10] = 0
+    poses.save(tmp_path / "gone.npz")
+    for name, message in (
+        ("two.npz", "two.npz: shows 2 people, and one is expected; choose one by"),
+        ("nobody.npz", "nobody.npz: no person in any of its 16 frames"),
+        ("gone.npz", "gone.npz: nobody in the frames chosen, see driving.start"),
     ):
-        np.lib.format.write_array_header_1_0(file, header | {"shape": (2**50,)})
-    for name, message in {
-        "long.mp4": "long.mp4: lasts 4.0 s, and at most 3 s",
-        "wide.mp4": "wide.mp4: 160x80 pixels are too many",
-        "large.mp4": "large.mp4: larger than 0.2 MB",
-        "a.exe": "a.exe: not a driver",
-        "long.npz": "long.npz: lasts 3.1 s",
-        "bomb.npz": "bomb.npz: unpacks to 70 MiB",
-        "text.npz": "text.npz: not a pose file",
-        "liar.npz": "liar.npz: not a pose file",
-    }.items():
-        with pytest.raises(UserError, match=message):
-            check_upload(tmp_path / name, LIMITS)
+        choice, folder = replace(DRIVER, upload=tmp_path / name, fps=0), new(tmp_path / name[:-4])
+        with pytest.raises(UserError) as shown:
+            skeleton_preview(CONFIG, choice, folder)
+        with pytest.raises(UserError) as made:
+            generated(CONFIG, choice, CLIP, folder, lambda _: None)
+        for caught in (shown, made):
+            line = plain_line(caught.value, choice.upload)
+            assert line.startswith(message) and str(tmp_path) not in line
+        assert not list(folder.iterdir())
+    everybody = replace(DRIVER, upload=tmp_path / "two.npz", person="all")
+    driver = skeleton_preview(CONFIG, everybody, new(tmp_path / "both"))[1]
+    assert driver.poses.keypoints.shape[1] == 2
+
+
+def test_a_driver_shorter_than_a_window_is_made_at_once(tmp_path: Path) -> None:
+    made = [
+        generated(
+            CONFIG, DRIVER, replace(CLIP, window=window), new(tmp_path / name), lambda _: None
+        )
+        for name, window in (("windowed", 16), ("plain", 0))
+    ]
+    first, second = (read_video(result.video).frames for result in made)
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(("fps", "chosen", "frames"), [(30, 0, 4), (30, 15, 4), (7.5, 15, 8)])
+def test_a_driver_of_any_rate_keeps_its_pace(
+    tmp_path: Path, fps: float, chosen: float, frames: int
+) -> None:
+    frames_of_driver = moving_frames(count=8, size=(64, 64))
+    write_video(tmp_path / "driver.mp4", frames_of_driver, fps)
+    driver = replace(DRIVER, upload=tmp_path / "driver.mp4", start=0, fps=chosen, frames=frames)
+    result = generated(CONFIG, driver, CLIP, new(tmp_path / "kept"), lambda _: None)
+    video = read_video(result.video)
+    assert (len(video.frames), video.fps) == (frames, pytest.approx(chosen or fps))
+    panels = np.stack([cv2.resize(each, (256, 256)) for each in frames_of_driver]).astype(int)
+    apart = [
+        np.abs(panels - frame).mean(axis=(1, 2, 3)) for frame in video.frames[:, 2 * 22 :, :256]
+    ]
+    step = fps / (chosen or fps)
+    assert np.argmin(apart, axis=1).tolist() == [round(index * step) for index in range(frames)]
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(tmp_path: Path) -> None:
+    side = UNetSideNetwork.from_backbone(tiny_backbone())
+    side.save_pretrained(tmp_path / "other")
+    model = replace(CONFIG.models["figures"], checkpoints={"mine": str(tmp_path / "other")})
+    config = replace(CONFIG, models={"figures": model})
+    with pytest.raises(UserError, match=r"models 'figures': .* was made for another backbone"):
+        check_web(config)
+    choice, folder = replace(CLIP, checkpoints=("mine",)), new(tmp_path / "kept")
+    with pytest.raises(UserError, match=r"side_networks 'mine': .* was made for another backbone"):
+        generated(config, DRIVER, choice, folder, lambda _: None)
+    assert not list(folder.iterdir())
 
 
 def test_only_the_newest_results_are_kept(tmp_path: Path) -> None:
     folders = ResultFolders(tmp_path, keep=2)
-    made = [folders.new() for _ in range(4)]
-    assert [folder.exists() for folder in made] == [False, False, True, True]
+    kept = []
+    for number in range(6):
+        with suppress(ValueError), folders.new() as folder:
+            kept.append(folder)
+            (folder / "a").touch()
+            if number % 2:
+                raise ValueError
+    assert [folder.exists() for folder in kept] == [False, False, True, False, True, False]
 
 
 @pytest.mark.parametrize(
