@@ -36,6 +36,7 @@ from lisa_video.web.requests import (
 _FONTS = ["system-ui", "sans-serif"]  # Gradio's own choice is fetched from the network
 _CSS = ".gradio-container {max-width: 1280px !important; margin: auto} footer {display: none}"
 _PHASES = {"poses": "finding the pose", "grid": "drawing"}
+_SWEPT_EVERY, _KEPT_FOR = 600, 24 * 3600  # seconds, of uploads and copies that Gradio serves
 _CLIP_VALUES = 10  # inputs of `clip_choice`, behind those of `driver_choice`
 
 
@@ -79,7 +80,9 @@ def build_page(config: WebConfig, folder: Path, desk: Desk) -> gr.Blocks:
     """The page, whose results are kept in `folder`."""
     handlers = _Handlers(config, ResultFolders(folder, config.limits.results), desk)
     first = next(iter(config.models))
-    with gr.Blocks(title="lisa_video", analytics_enabled=False) as page:
+    with gr.Blocks(
+        title="lisa_video", analytics_enabled=False, delete_cache=(_SWEPT_EVERY, _KEPT_FOR)
+    ) as page:
         gr.Markdown("# lisa_video\nA driver's motion, a prompt, and a video that follows both.")
         with gr.Row():
             with gr.Column(scale=2):
