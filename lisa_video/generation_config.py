@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lisa_video.attention_config import AttentionChoice
 from lisa_video.driver_config import Person, RetargetConfig
@@ -114,31 +114,14 @@ class ControlConfig:
         return [weight * self.scale for weight in weights]
 
 
-@dataclass(frozen=True)
-class GenerateConfig:
-    """Generate a video that follows given poses and a prompt."""
+@dataclass(frozen=True, kw_only=True)
+class ClipsConfig:
+    """What all jobs share that make clips of a driver."""
 
     backbone: BackboneConfig
-    side_network: str | list[str]
-    """Folder of a side network trained on this backbone, or several, which act together. Each is shown
-    what it was trained on: poses, a part of them, or the edges of driving.video."""
     driving: DrivingConfig
-    prompt: str
-    """What the video shows."""
-    output: Path
-    """The video (.mp4); must not exist. Its settings are kept beside it (.yaml), and where the
-    driver is retargeted what was done with each frame (.driver.json)."""
-    lora: Path | None = None
-    """Folder of adapters for the main network, trained together with the side network; they serve
-    the steps in which poses control."""
-    later_prompts: list[PromptFrom] = field(default_factory=list)
-    """Prompts that take over from `prompt` at later frames, in their order."""
-    prompt_blend: int = 8
-    """Frames over which one prompt becomes the next."""
     window: WindowSettings | None = None
     """Windows for a video longer than the backbone takes at once; null makes all frames at once."""
-    poses_output: Path | None = None
-    """Pose file for the poses as the video was asked to follow them, as evaluate.py wants them."""
     size: tuple[int, int] | None = None
     """Width and height in pixels; null takes the size that the backbone was trained at, where it
     says so (Wan does not)."""
@@ -157,12 +140,42 @@ class GenerateConfig:
     """Decode large frames tile by tile."""
 
     def __post_init__(self) -> None:
+        if self.offload != "none" and self.device == "cpu":
+            raise UserError(f"offload={self.offload}: is for CUDA, and device is cpu")
+
+    def shared(self) -> dict[str, Any]:
+        """All of it by name, for a job of the other kind."""
+        return {item.name: getattr(self, item.name) for item in fields(ClipsConfig)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(ClipsConfig):
+    """Generate a video that follows given poses and a prompt."""
+
+    side_network: str | list[str]
+    """Folder of a side network trained on this backbone, or several, which act together. Each is shown
+    what it was trained on: poses, a part of them, or the edges of driving.video."""
+    prompt: str
+    """What the video shows."""
+    output: Path
+    """The video (.mp4); must not exist. Its settings are kept beside it (.yaml), and where the
+    driver is retargeted what was done with each frame (.driver.json)."""
+    lora: Path | None = None
+    """Folder of adapters for the main network, trained together with the side network; they serve
+    the steps in which poses control."""
+    later_prompts: list[PromptFrom] = field(default_factory=list)
+    """Prompts that take over from `prompt` at later frames, in their order."""
+    prompt_blend: int = 8
+    """Frames over which one prompt becomes the next."""
+    poses_output: Path | None = None
+    """Pose file for the poses as the video was asked to follow them, as evaluate.py wants them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.prompt:
             raise UserError("prompt is empty: say what the video shows")
         if self.output.suffix != ".mp4":
             raise UserError(f"output={self.output}: the name of a video has to end in .mp4")
-        if self.offload != "none" and self.device == "cpu":
-            raise UserError(f"offload={self.offload}: is for CUDA, and device is cpu")
         if self.later_prompts:
             self.travel()
         if not self.side_networks:

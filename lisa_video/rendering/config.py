@@ -5,31 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
-from lisa_video.attention_config import AttentionChoice
 from lisa_video.errors import UserError
-from lisa_video.generation_config import (
-    ControlConfig,
-    DrivingConfig,
-    GenerateConfig,
-    SamplingConfig,
-)
-from lisa_video.long_video.settings import WindowSettings
-from lisa_video.training.config import BackboneConfig
+from lisa_video.generation_config import ClipsConfig, ControlConfig, GenerateConfig
 
 DRIVER, SKELETON = "driver", "skeleton"
 
 
-@dataclass(frozen=True)
-class RenderConfig:
-    """Render a driver, its skeleton and what each checkpoint makes of it, side by side."""
+@dataclass(frozen=True, kw_only=True)
+class RenderConfig(ClipsConfig):
+    """Render a driver, its skeleton and what each checkpoint makes of it, side by side. Of
+    `control.weights` the checkpoints of as many side networks take notice."""
 
-    backbone: BackboneConfig
     side_networks: Mapping[str, str | list[str] | None]
     """Label of each checkpoint -> folder of its side network, or of several that act together, as in
     generation; null shows the backbone alone, from the same noise."""
-    driving: DrivingConfig
     prompts: tuple[str, ...]
     """What the videos show; each has a row of its own."""
     output: Path
@@ -46,25 +36,9 @@ class RenderConfig:
     asked for, with the PCK@0.1 of each frame; null draws none."""
     side: int = 192
     """Height of each panel in pixels."""
-    size: tuple[int, int] | None = None
-    """Width and height of the generated frames in pixels; null takes the backbone's own."""
-    window: WindowSettings | None = None
-    """Windows for clips longer than the backbone takes at once, as in generation."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    control: ControlConfig = field(default_factory=ControlConfig)
-    """`weights` are for the checkpoints of as many side networks."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: CUDA where there is a device."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Arithmetic of the networks."""
-    attention: AttentionChoice = "auto"
-    """Attention kernel, as in generation."""
-    offload: Literal["none", "model", "sequential"] = "none"
-    """What waits on the CPU until it is needed, on CUDA, as in generation."""
-    vae_tiling: bool = False
-    """Decode large frames tile by tile."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not any(self.side_networks.values()):
             raise UserError("side_networks: give at least one label with a folder")
         for label in self.side_networks:
@@ -83,10 +57,8 @@ class RenderConfig:
             raise UserError(f"video={self.video}: goes with driving.poses; give one video only")
         if not 16 <= self.side <= 2160:
             raise UserError(f"side={self.side}: must lie between 16 and 2160")
-        weights = self.control.weights
-        if weights is not None and len(weights) not in map(
-            len, map(self.folders, self.side_networks)
-        ):
+        weights, counts = self.control.weights, map(len, map(self.folders, self.side_networks))
+        if weights is not None and len(weights) not in counts:
             raise UserError(
                 f"control.weights={weights}: no checkpoint has {len(weights)} side networks"
             )
@@ -110,19 +82,9 @@ class RenderConfig:
         if control.weights is not None and len(control.weights) != len(folders):
             control = replace(control, weights=None)
         return GenerateConfig(
-            backbone=self.backbone,
+            **self.shared() | {"control": control},
             side_network=folders,
             lora=self.loras.get(label),
-            driving=self.driving,
             prompt=prompt,
             output=self.output.with_suffix(".mp4"),
-            size=self.size,
-            window=self.window,
-            sampling=self.sampling,
-            control=control,
-            device=self.device,
-            dtype=self.dtype,
-            attention=self.attention,
-            offload=self.offload,
-            vae_tiling=self.vae_tiling,
         )
