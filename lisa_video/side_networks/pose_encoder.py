@@ -65,19 +65,31 @@ class VideoPoseEncoder(nn.Module):
         super().__init__()
         steps = list(pairwise(widths))
         assert 0 <= time_halvings <= len(steps), (time_halvings, widths)
-        self.conv_in = _spatial_conv(3, widths[0])
+        self.conv_in = SpatialConv3d(3, widths[0])
         self.blocks = nn.ModuleList()
         for step, (narrow, wide) in enumerate(steps):
-            self.blocks.append(_spatial_conv(narrow, narrow))
+            self.blocks.append(SpatialConv3d(narrow, narrow))
             stride = 2 if step >= len(steps) - time_halvings else 1
             self.blocks.append(CausalConv3d(narrow, wide, time_stride=stride))
-        self.conv_out = _spatial_conv(widths[-1], out_channels)
+        self.conv_out = SpatialConv3d(widths[-1], out_channels)
         # SiLU halves the faint signal of thin lines, and there are more layers than on the way to
         # latent cells: with Kaiming's gain for ReLU, poses would be 3 % of the tokens they join.
         _initialise((self.conv_in, *self.blocks), self.conv_out, init, gain=2.0)
 
     def forward(self, frames: Tensor) -> Tensor:
         return _encoded(self, frames)
+
+
+class SpatialConv3d(nn.Conv3d):
+    """3x3 in space, frame by frame: run on pictures, which takes a quarter of the time on a CPU."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, (1, 3, 3), padding=(0, 1, 1))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        pictures = rearrange(frames, "b c f h w -> (b f) c h w")
+        convolved = functional.conv2d(pictures, self.weight[:, :, 0], self.bias, padding=1)
+        return rearrange(convolved, "(b f) c h w -> b c f h w", b=len(frames))
 
 
 class CausalConv3d(nn.Conv3d):
@@ -122,10 +134,6 @@ def _activated(hidden: Tensor, convs: Sequence[nn.Module]) -> Tensor:
     for conv in convs:
         hidden = functional.silu(conv(hidden))
     return hidden
-
-
-def _spatial_conv(channels_in: int, channels_out: int) -> nn.Conv3d:
-    return nn.Conv3d(channels_in, channels_out, (1, 3, 3), padding=(0, 1, 1))
 
 
 def _initialise(

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from lisa_video.side_networks.pose_encoder import VideoPoseEncoder, pose_widths
+from lisa_video.side_networks.pose_encoder import SpatialConv3d, VideoPoseEncoder, pose_widths
 
 
 def encoder(time_halvings: int = 2, halvings: int = 3) -> VideoPoseEncoder:
@@ -39,3 +40,9 @@ def test_first_latent_frame_is_that_of_the_first_frame_alone() -> None:
 def test_zero_start_hides_the_poses() -> None:
     hidden = VideoPoseEncoder(8, pose_widths(3), 2, "zero")(torch.rand(1, 3, 5, 16, 16))
     assert hidden.count_nonzero() == 0
+
+
+def test_pictures_are_convolved_as_a_video_is() -> None:
+    torch.manual_seed(0)
+    conv, frames = SpatialConv3d(5, 7), torch.randn(2, 5, 3, 8, 6)
+    torch.testing.assert_close(conv(frames), nn.Conv3d.forward(conv, frames))
