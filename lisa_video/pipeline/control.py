@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -39,20 +40,26 @@ class Control:
         text: Tensor,
         window: range,
     ) -> SideResiduals | None:
-        """For a window of latents (B, C, t, h, w) and texts (k*B, L, D); None where all are 0."""
+        """For a window of latents (B, C, t, h, w) and texts (k*B, L, D), in the dtype of the latents;
+        None where all are 0."""
         scales = self.scales[window.start : window.stop]
         if not scales.any():
             return None
         side = backbone.side_output(
             self.side_network,
-            noisy.to(self.side_network.dtype),
+            noisy.to(self._dtype),
             timesteps,
             text,
             self.poses.window(window.start, window.stop),
         )
         equal = bool((scales == scales[0]).all())
         residuals = side.residuals.scaled(scales[0].item() if equal else scales.to(noisy.device))
-        return residuals.to(backbone.dtype)
+        return residuals.to(noisy.dtype)
+
+    @cached_property
+    def _dtype(self) -> torch.dtype:
+        """Of the side network: diffusers looks through all modules for it."""
+        return self.side_network.dtype
 
 
 @dataclass(frozen=True)

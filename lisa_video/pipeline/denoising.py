@@ -20,6 +20,7 @@ class Denoising:
 
     def __init__(self, request: Request, device: torch.device) -> None:
         self._request, self._device = request, device
+        self._dtype = request.backbone.dtype
         self._text = request.text
         self.latents = request.latents
 
@@ -65,7 +66,7 @@ class Denoising:
         halves, text = 1, prompt
         if negative is not None and guidance_scale > 1:
             halves, text = 2, torch.cat([negative, prompt])
-        noisy = noisy.to(backbone.dtype)
+        noisy = noisy.to(self._dtype)
         timesteps = timestep.to(self._device).expand(len(noisy))
         residuals = None
         if request.control.acts(index, len(request.sampler.timesteps)):
