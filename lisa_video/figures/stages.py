@@ -6,7 +6,6 @@ Shape legend: N clips, F frames, H W pixels.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from lisa_video.errors import UserError
 from lisa_video.figures.config import FiguresConfig
 from lisa_video.figures.dataset import render_clips
+from lisa_video.reports import replace_file
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,17 @@ def rendered_figures(config: FiguresConfig, folder: Path, motion_folder: Path) -
         captions=[clip.caption for clip in clips],
     )
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(
-        temporary,
-        frames=figures.frames,
-        keypoints=figures.keypoints,
-        captions=np.array(figures.captions),
-        settings=np.array(settings),
-    )
-    os.replace(temporary, path)
+
+    def write(temporary: Path) -> None:
+        np.savez(
+            temporary,
+            frames=figures.frames,
+            keypoints=figures.keypoints,
+            captions=np.array(figures.captions),
+            settings=np.array(settings),
+        )
+
+    replace_file(path, write)
     return figures
 
 
@@ -174,9 +176,7 @@ class Stage:
             "step": self.step,
             "average": None if self.average is None else self.average.state_dict(),
         }
-        temporary = self.path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.path)
+        replace_file(self.path, lambda temporary: torch.save(state, temporary))
 
 
 def _optimizers(
@@ -226,9 +226,7 @@ def stored_tensor(path: Path, make: Callable[[], Tensor]) -> Tensor:
         stored: Tensor = torch.load(path, weights_only=True)
         return stored
     made = make()
-    temporary = path.with_suffix(".tmp")
-    torch.save(made, temporary)
-    os.replace(temporary, path)
+    replace_file(path, lambda temporary: torch.save(made, temporary))
     return made
 
 
