@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lisa_video.condition_config import ConditionKind
 from lisa_video.conditions import draw_edges, reads_video, subset
-from lisa_video.driving_source import driving_poses, video_indices
+from lisa_video.driving_source import video_indices
 from lisa_video.errors import UserError
 from lisa_video.generation_config import DrivingConfig
 from lisa_video.poses import PoseSequence
@@ -27,21 +27,14 @@ from lisa_video.video import iter_frames_at
 def check_conditions(driving: DrivingConfig, kinds: Sequence[ConditionKind]) -> None:
     """Raises UserError where the driver cannot show one of these kinds, as far as that can be told
     before detecting."""
+    drawn = [kind for kind in kinds if not reads_video(kind)]
     for kind in kinds:
-        if not reads_video(kind):
-            if driving.poses is not None:
-                subset(kind, driving_poses(driving))
-            continue
-        if driving.video is None:
-            raise UserError(
-                f"{driving.poses}: a side network is steered by {kind}, which are seen in a video "
-                "only; give driving.video"
-            )
-        if driving.retarget.wanted:
-            raise UserError(
-                f"driving.retarget: moves poses, and a side network is steered by {kind} of the "
-                "video, which stay the driver's; leave out one of both"
-            )
+        if reads_video(kind):
+            _check_video(driving, kind)
+    if drawn and driving.poses is not None:
+        poses = PoseSequence.load(driving.poses)
+        for kind in drawn:
+            subset(kind, poses)
 
 
 def driver_conditions(
@@ -64,10 +57,10 @@ def driver_conditions(
     Raises:
         UserError: as `check_conditions`.
     """
-    check_conditions(driving, kinds)
     conditions: list[PoseSequence | Tensor] = []
     for kind in kinds:
         if reads_video(kind):
+            _check_video(driving, kind)
             window = window_of(poses, size, driving.framing)
             conditions.append(_edges(driving, window, size))
         else:
@@ -91,6 +84,20 @@ def framed_picture(
     how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
     scaled: NDArray[np.uint8] = cv2.resize(part, size, interpolation=how)
     return scaled
+
+
+def _check_video(driving: DrivingConfig, kind: ConditionKind) -> None:
+    """Raises UserError where there are no pixels, or poses that no longer lie on them."""
+    if driving.video is None:
+        raise UserError(
+            f"{driving.poses}: a side network is steered by {kind}, which are seen in a video only; "
+            "give driving.video"
+        )
+    if driving.retarget.wanted:
+        raise UserError(
+            f"driving.retarget: moves poses, and a side network is steered by {kind} of the video, "
+            "which stay the driver's; leave out one of both"
+        )
 
 
 def _edges(driving: DrivingConfig, window: Window, size: tuple[int, int]) -> Tensor:
