@@ -114,6 +114,11 @@ class ControlConfig:
         return [weight * self.scale for weight in weights]
 
 
+def listed_folders(folders: str | list[str] | None) -> list[str]:
+    """Of one side network, of several, or of none."""
+    return [folders] if isinstance(folders, str) else folders or []
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipsConfig:
     """What all jobs share that make clips of a driver."""
@@ -190,7 +195,7 @@ class GenerateConfig(ClipsConfig):
     @property
     def side_networks(self) -> list[str]:
         """All folders."""
-        return [self.side_network] if isinstance(self.side_network, str) else self.side_network
+        return listed_folders(self.side_network)
 
     def travel(self) -> PromptTravel:
         """All prompts, by the frames at which they start."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lisa_video.errors import UserError
-from lisa_video.generation_config import ClipsConfig, ControlConfig, GenerateConfig
+from lisa_video.generation_config import ClipsConfig, ControlConfig, GenerateConfig, listed_folders
 
 DRIVER, SKELETON = "driver", "skeleton"
 
@@ -65,8 +65,7 @@ class RenderConfig(ClipsConfig):
 
     def folders(self, label: str) -> list[str]:
         """Of all side networks of a checkpoint; none where the backbone is alone."""
-        folders = self.side_networks[label]
-        return [folders] if isinstance(folders, str) else folders or []
+        return listed_folders(self.side_networks[label])
 
     @property
     def driving_video(self) -> Path | None:

@@ -11,6 +11,7 @@ from typing import Literal
 from lisa_video.attention_config import AttentionChoice
 from lisa_video.config_checks import at_least, positive
 from lisa_video.errors import UserError
+from lisa_video.generation_config import listed_folders
 from lisa_video.training.config import BackboneConfig
 
 BACKBONE_ALONE = "backbone alone"
@@ -49,8 +50,7 @@ class ModelConfig:
     @property
     def folders(self) -> list[str]:
         """Of all side networks."""
-        listed = [[each] if isinstance(each, str) else each for each in self.checkpoints.values()]
-        return [folder for folders in listed for folder in folders]
+        return [folder for each in self.checkpoints.values() for folder in listed_folders(each)]
 
 
 @dataclass(frozen=True)
